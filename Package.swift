@@ -1,0 +1,72 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every Swift module: Swift 6 mode, strict memory safety, warnings are errors. Exclusivity of class properties is checked
+/// dynamically in debug builds only: a check costs 86 instructions, and the volume is single-threaded by construction.
+let ordinary: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableExperimentalFeature("Lifetimes"),
+    .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
+]
+
+/// What is loaded into other programs is Embedded Swift, whole-module: nothing but libc is needed (docs/HACKING.md).
+let embedded: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableExperimentalFeature("Embedded"),
+    .enableExperimentalFeature("Lifetimes"),
+    .unsafeFlags(["-wmo"]),
+]
+
+func embeddedLink(_ versionScript: String, soname: String) -> [LinkerSetting] {
+    [
+        .unsafeFlags([
+            "-Xlinker", "-z", "-Xlinker", "defs", "-Xlinker", "-z", "-Xlinker", "now", "-Xlinker", "--gc-sections",
+            "-Xlinker", "-soname", "-Xlinker", soname,
+            "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/\(versionScript)",
+        ])
+    ]
+}
+
+let package = Package(
+    name: "dashfs",
+    products: [
+        .executable(name: "dashfs", targets: ["dashfs"]),
+        .library(name: "DashFS", targets: ["DashFS"]),
+        .library(name: "dashfs-preload", type: .dynamic, targets: ["Preload"]),
+        .library(name: "dashfs-c", type: .dynamic, targets: ["CAPI"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    ],
+    targets: [
+        .target(name: "CSystem"),
+        .systemLibrary(name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+        .target(name: "Wire", dependencies: ["CSystem"], swiftSettings: ordinary),
+        .target(name: "Client", dependencies: ["Wire"], swiftSettings: ordinary),
+        .target(name: "DashFS", dependencies: ["Client"], swiftSettings: ordinary),
+        .target(
+            name: "CAPI", dependencies: ["CSystem"], exclude: ["exports.map"], swiftSettings: embedded,
+            linkerSettings: embeddedLink("CAPI/exports.map", soname: "libdashfs.so.1")),
+        .target(
+            name: "Preload", dependencies: ["CSystem"], exclude: ["exports.map"], swiftSettings: embedded,
+            linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")),
+        .target(name: "BlockDevice", dependencies: ["CSystem", "CLiburing"], swiftSettings: ordinary),
+        .target(name: "Volume", dependencies: ["BlockDevice", "CSystem"], swiftSettings: ordinary),
+        .target(
+            name: "Server",
+            dependencies: ["Wire", "Volume", .product(name: "Logging", package: "swift-log")], swiftSettings: ordinary),
+        .executableTarget(
+            name: "dashfs",
+            dependencies: [
+                "Server", "DashFS", "Volume", "BlockDevice",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], swiftSettings: ordinary),
+        .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
+        .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),
+    ]
+)

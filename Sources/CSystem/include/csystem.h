@@ -1,0 +1,8 @@
+// CSystem: what Swift cannot express. Static-inline shims and system headers; no logic.
+// A floor that needs its own shims adds a header beside this one and includes it here.
+#ifndef CSYSTEM_H
+#define CSYSTEM_H
+
+#include "csystem_memory.h"
+
+#endif
