@@ -7,7 +7,7 @@ import Glibc
 
 @safe public final class MemoryDevice: BlockDevice {
     public let capabilities: DeviceCapabilities
-    /// The device's content. For tests that look or plant; not while requests are in flight.
+    /// The device's content, while the device lives (see `contents`). Not while requests are in flight.
     package let bytes: UnsafeMutableRawBufferPointer
     /// What else must stay while the mapping does (a crash state's base image).
     private let owner: AnyObject?
@@ -55,6 +55,15 @@ import Glibc
         unsafe self.bytes = unsafe mapping
         self.mappedLength = mapping.count
         self.owner = owner
+    }
+
+    /// A copy of the content.
+    package var contents: [UInt8] { unsafe Array(bytes) }
+
+    /// One byte of the content, for tests that look or plant.
+    package subscript(offset: Int) -> UInt8 {
+        get { unsafe bytes[offset] }
+        set { unsafe bytes[offset] = newValue }
     }
 
     deinit { unsafe munmap(bytes.baseAddress, mappedLength) }
