@@ -54,6 +54,7 @@ let package = Package(
             name: "Preload", dependencies: ["CSystem"], exclude: ["exports.map"], swiftSettings: embedded,
             linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")),
         .target(name: "BlockDevice", dependencies: ["CSystem", "CLiburing"], swiftSettings: ordinary),
+        .executableTarget(name: "dashfs-device-bench", dependencies: ["BlockDevice"], swiftSettings: ordinary),
         .target(name: "Volume", dependencies: ["BlockDevice", "CSystem"], swiftSettings: ordinary),
         .target(
             name: "Server",

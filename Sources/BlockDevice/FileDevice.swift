@@ -8,6 +8,16 @@ import CSystem
 import Glibc
 
 public final class FileDevice: BlockDevice {
+    /// The kernel gives every flush of an io_uring to a worker thread, whose waking costs about 50 us on a machine with idle
+    /// cores: half of a write with its flush on a fast disk. A flush in the caller's own thread has no such cost, and stops it.
+    public enum FlushPolicy: Sendable {
+        /// By the caller's thread in `kick`, when it is all that is in flight and flushes have been short (see `UringQueue`);
+        /// else, and always with a submission thread, by the ring.
+        case adaptive
+        /// Always by the ring: the caller's thread never waits.
+        case queued
+    }
+
     public struct Options: Sendable {
         /// Shares the file with other readers; writes are refused.
         public var readOnly = false
@@ -18,6 +28,8 @@ public final class FileDevice: BlockDevice {
         public var submissionPollingMilliseconds: UInt32?
         /// How long to wait for whoever has the file, in milliseconds: a killed server's last requests take a moment to land.
         public var lockWaitMilliseconds = 5000
+        /// Who waits for a flush.
+        public var flush = FlushPolicy.adaptive
         /// Off: plain system calls, as where the kernel forbids io_uring.
         public var useUring = true
         /// Stands for a file that refuses O_DIRECT, in tests.

@@ -20,8 +20,9 @@ import Glibc
     private(set) var counters = DeviceCounters()
     private var table: RequestTable
     private var waiting: SlotBacklog
-    private var refused: CompletionBacklog
-    /// Of `refused`, how many `kick` has let out.
+    /// Completions that did not come from the ring: of malformed requests, and of those carried out in this thread.
+    private var apart: CompletionBacklog
+    /// Of `apart`, how many `kick` has let out.
     private var told = 0
     private(set) var inFlight = 0
     /// The kernel has not been given all it should have: it was out of memory, interrupted, or stopped at a bad entry, its
@@ -30,6 +31,11 @@ import Glibc
     private var hasRegisteredFile = false
     /// A kernel thread takes the submissions.
     private let polled: Bool
+    /// Flushes that go through the ring before one is tried again in this thread.
+    private var queuedFlushes = 0
+    /// A flush in this thread may take this long; a longer one sends the next `flushesAfterSlow` through the ring.
+    private static let shortFlushNanoseconds: UInt64 = 250_000
+    private static let flushesAfterSlow = 64
     /// Registered memory, in pieces of at most `pieceSize` as the kernel wants it.
     private var registered: UnsafeMutableRawBufferPointer?
     private static let pieceSize = 1 << 30
@@ -64,7 +70,7 @@ import Glibc
         unsafe self.ring = unsafe ring
         table = RequestTable(depth: depth)
         waiting = SlotBacklog(depth: depth)
-        refused = CompletionBacklog(depth: depth)
+        apart = CompletionBacklog(depth: depth)
         polled = unsafe ring.pointee.flags & UInt32(IORING_SETUP_SQPOLL) != 0
         var file = device.descriptor
         hasRegisteredFile = unsafe io_uring_register_files(ring, &file, 1) == 0
@@ -85,7 +91,7 @@ import Glibc
         let error = unsafe capabilities.check(
             operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
         if error != 0 {
-            refused.append(DeviceCompletion(tag: tag, error: error))
+            apart.append(DeviceCompletion(tag: tag, error: error))
         } else if let slot = unsafe table.take(
             operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess, tag: tag,
             sectorSize: device.directSectorSize)
@@ -100,19 +106,19 @@ import Glibc
     }
 
     func kick() {
-        told = refused.count
+        told = apart.count
         send()
     }
 
     /// Fills the submission queue from `waiting` and tells the kernel.
     private func send() {
         guard mustSend || waiting.count > 0 else { return }
+        var any = mustSend
         mustSend = false
         while let index = waiting.first {
-            if table.slot(index).operation == .discard && device.isBlockDevice {
+            if let result = runHere(index) {
                 waiting.removeFirst()
-                let result = device.discardNow(offset: table.slot(index).offset, length: table.slot(index).length)
-                refused.append(table.release(index, error: Int32(truncatingIfNeeded: 0 &- result)))
+                apart.append(table.release(index, error: Int32(truncatingIfNeeded: 0 &- result)))
                 told += 1
                 continue
             }
@@ -122,10 +128,30 @@ import Glibc
             }
             waiting.removeFirst()
             unsafe prepare(entry, index)
+            any = true
         }
+        guard any else { return }
         let result = unsafe io_uring_submit(ring)
         let left = unsafe io_uring_sq_ready(ring)
         if result < 0 || (!polled && left > 0) { mustSend = true }
+    }
+
+    /// Carries a request out in this thread where the ring has no operation for it or would take longer: 0 or a negated errno;
+    /// nil where it is for the ring.
+    private func runHere(_ index: Int) -> Int? {
+        let slot = table.slot(index)
+        if slot.operation == .discard && device.isBlockDevice {
+            return device.discardNow(offset: slot.offset, length: slot.length)
+        }
+        guard slot.operation == .flush, device.options.flush == .adaptive, !polled, inFlight == 1 else { return nil }
+        if queuedFlushes > 0 {
+            queuedFlushes -= 1
+            return nil
+        }
+        let start = monotonicNanoseconds()
+        let result = device.flushNow()
+        if monotonicNanoseconds() &- start > Self.shortFlushNanoseconds { queuedFlushes = Self.flushesAfterSlow }
+        return result
     }
 
     private func prepare(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ index: Int) {
@@ -164,7 +190,7 @@ import Glibc
     }
 
     func nextCompletion() -> DeviceCompletion? {
-        if told > 0, let completion = refused.popFirst() {
+        if told > 0, let completion = apart.popFirst() {
             told -= 1
             inFlight -= 1
             return completion

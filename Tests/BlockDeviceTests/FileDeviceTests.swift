@@ -6,11 +6,12 @@ import Testing
 
 /// Each way a file can be driven.
 enum Way: CaseIterable, Sendable {
-    case uring, polled, plain, buffered, bufferedPlain
+    case uring, queuedFlush, polled, plain, buffered, bufferedPlain
 
     var options: FileDevice.Options {
         var options = FileDevice.Options()
         options.lockWaitMilliseconds = 0
+        if self == .queuedFlush { options.flush = .queued }
         if self == .polled { options.submissionPollingMilliseconds = 50 }
         options.useUring = self != .plain && self != .bufferedPlain
         options.direct = self != .buffered && self != .bufferedPlain
@@ -168,7 +169,7 @@ enum Way: CaseIterable, Sendable {
         let folder = try TemporaryFolder()
         let path = folder.path + "/image"
         try FileDevice.create(path, size: 1 << 20)
-        let device = try FileDevice.open(path, options: Way.uring.options)
+        let device = try FileDevice.open(path, options: Way.queuedFlush.options)
         defer { device.close() }
         let queue = try device.makeQueue(depth: 4)
         var wait = pollfd(fd: queue.wakeupDescriptor, events: Int16(POLLIN), revents: 0)
