@@ -66,7 +66,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: ordinary),
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
-        .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport", "dashfs-device-bench"], swiftSettings: ordinary),
         .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
         .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),
     ]

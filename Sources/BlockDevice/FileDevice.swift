@@ -6,6 +6,7 @@
 /// may be in use at once; opening and closing belong to one thread.
 import CSystem
 import Glibc
+import Synchronization
 
 public final class FileDevice: BlockDevice {
     /// The kernel gives every flush of an io_uring to a worker thread, whose waking costs about 50 us on a machine with idle
@@ -42,7 +43,8 @@ public final class FileDevice: BlockDevice {
     public let path: String
     public let capabilities: DeviceCapabilities
     /// What is slower or less safe than it could be, a line each, with what to do about it.
-    public private(set) var warnings: [String]
+    public var warnings: [String] { noted.withLock { $0 } }
+    private let noted: Mutex<[String]>
     public let isBlockDevice: Bool
     let options: Options
     /// -1 after `close`.
@@ -60,7 +62,7 @@ public final class FileDevice: BlockDevice {
         self.capabilities = capabilities
         self.directSectorSize = directSectorSize
         self.options = options
-        self.warnings = warnings
+        self.noted = Mutex(warnings)
     }
 
     deinit { close() }
@@ -83,7 +85,7 @@ public final class FileDevice: BlockDevice {
     }
 
     func warn(_ text: String) {
-        if !warnings.contains(text) { warnings.append(text) }
+        noted.withLock { if !$0.contains(text) { $0.append(text) } }
     }
 
     /// Gives the file up. The lock is dropped by name, because the kernel frees a ring, which holds the file too, some time later.

@@ -29,6 +29,8 @@ import Glibc
             throw DeviceError(
                 device: name, errno: errno, message: "no memory for a device of this size (\(errorText(errno))); choose a smaller one")
         }
+        // Fewer faults and translations for a device that is used in earnest; tests have many small ones.
+        if length >= 256 << 20 { _ = unsafe madvise(mapping, length, MADV_HUGEPAGE) }
         unsafe self.init(
             mapping: UnsafeMutableRawBufferPointer(start: mapping, count: length), owner: nil, description: name,
             configure: configure)

@@ -6,14 +6,14 @@ import CSystem
 import Glibc
 
 /// One request in flight.
-@safe struct RequestSlot {
-    var operation = DeviceOperation.flush
+@safe package struct RequestSlot {
+    package var operation = DeviceOperation.flush
     var forceUnitAccess = false
-    var offset: UInt64 = 0
+    package var offset: UInt64 = 0
     var length = 0
     var tag: UInt64 = 0
     /// Bytes of it that the device has taken or given.
-    var done = 0
+    package var done = 0
     /// Times it was handed to the kernel again without progress.
     var retries = 0
     var vectorCount = 0
@@ -23,7 +23,7 @@ import Glibc
     var bounce: UnsafeMutableRawPointer?
 }
 
-@safe struct RequestTable: ~Copyable {
+@safe package struct RequestTable: ~Copyable {
     /// Without progress, a request is given to the kernel this many times, and fails then with the kernel's errno.
     static let maximumRetries = 64
 
@@ -32,7 +32,7 @@ import Glibc
     private let vectors: UnsafeMutablePointer<iovec>
     private var free: [Int32]
 
-    init(depth: Int) {
+    package init(depth: Int) {
         self.depth = depth
         unsafe slots = .allocate(capacity: depth)
         unsafe slots.initialize(repeating: RequestSlot(), count: depth)
@@ -49,7 +49,7 @@ import Glibc
 
     /// Takes a free slot for a request that has passed the check; nil where there is none.
     /// - Parameter sectorSize: pieces that are no multiples of it go through memory of our own.
-    mutating func take(
+    package mutating func take(
         _ operation: DeviceOperation, offset: UInt64, segments: UnsafeBufferPointer<DeviceSegment>, length: Int,
         forceUnitAccess: Bool, tag: UInt64, sectorSize: Int
     ) -> Int? {
@@ -85,7 +85,7 @@ import Glibc
     }
 
     /// Frees a slot that is done and says what its request was.
-    mutating func release(_ index: Int, error: Int32) -> DeviceCompletion {
+    package mutating func release(_ index: Int, error: Int32) -> DeviceCompletion {
         let slot = unsafe slots[index]
         if let bounce = unsafe slot.bounce {
             if slot.operation == .read && error == 0 {
@@ -98,17 +98,17 @@ import Glibc
         return DeviceCompletion(tag: slot.tag, error: error)
     }
 
-    func slot(_ index: Int) -> RequestSlot { unsafe slots[index] }
+    package func slot(_ index: Int) -> RequestSlot { unsafe slots[index] }
 
     /// The vectors of what is not done, for a request that `remainingPiece` does not describe.
-    func remaining(_ index: Int) -> UnsafeMutableBufferPointer<iovec> {
+    package func remaining(_ index: Int) -> UnsafeMutableBufferPointer<iovec> {
         let slot = unsafe slots[index]
         let mine = unsafe vectors + index * DeviceCapabilities.maximumSegments
         return unsafe UnsafeMutableBufferPointer(start: mine + slot.firstVector, count: slot.vectorCount - slot.firstVector)
     }
 
     /// Where what is not done begins, if it is one piece of memory.
-    func remainingPiece(_ index: Int) -> UnsafeMutableRawBufferPointer? {
+    package func remainingPiece(_ index: Int) -> UnsafeMutableRawBufferPointer? {
         let slot = unsafe slots[index]
         if let bounce = unsafe slot.bounce {
             return unsafe UnsafeMutableRawBufferPointer(start: bounce + slot.done, count: slot.length - slot.done)
@@ -121,7 +121,7 @@ import Glibc
     /// Takes note of what the kernel says about a slot.
     /// - Parameter result: bytes, or a negated errno.
     /// - Returns: nil: there is more to do, hand it over again; else the errno (0: success) it ends with.
-    mutating func progress(_ index: Int, result: Int, sectorSize: Int) -> Int32? {
+    package mutating func progress(_ index: Int, result: Int, sectorSize: Int) -> Int32? {
         if result < 0 {
             let error = Int32(truncatingIfNeeded: 0 &- result)
             guard error == EAGAIN || error == EINTR else { return error }
