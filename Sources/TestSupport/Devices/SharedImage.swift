@@ -27,7 +27,23 @@ import Glibc
         }
     }
 
-    package func clone() -> SharedImage { unsafe SharedImage(copying: UnsafeRawBufferPointer(bytes)) }
+    /// Copies what has been written; holes stay holes, and reading them here would fill them with pages.
+    package func clone() -> SharedImage {
+        let size = unsafe bytes.count
+        let copy = SharedImage(size: size)
+        let seekData: Int32 = 3
+        let seekHole: Int32 = 4
+        var place: off_t = 0
+        while true {
+            let start = lseek(descriptor, place, seekData)
+            guard start >= 0, start < size else { return copy }
+            let end = lseek(descriptor, start, seekHole)
+            let range = Int(start)..<Int(end)
+            unsafe UnsafeMutableRawBufferPointer(rebasing: copy.bytes[range]).copyMemory(
+                from: UnsafeRawBufferPointer(rebasing: bytes[range]))
+            place = end
+        }
+    }
 
     /// A device over a copy-on-write view: costs a mapping, and a page for each page written.
     package func privateDevice(description: String, configure: (inout DeviceCapabilities) -> Void) -> MemoryDevice {
