@@ -42,7 +42,6 @@ public final class FileDevice: BlockDevice {
 
     public let path: String
     public let capabilities: DeviceCapabilities
-    /// What is slower or less safe than it could be, a line each, with what to do about it.
     public var warnings: [String] { noted.withLock { $0 } }
     private let noted: Mutex<[String]>
     public let isBlockDevice: Bool

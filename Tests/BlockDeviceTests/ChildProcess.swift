@@ -55,6 +55,16 @@ struct SpawnError: Error { var errno: Int32 }
     }
 }
 
+/// `dashfs-device-bench`, which is built beside the tests.
+func benchmarkExecutable() throws -> String {
+    var name = [CChar](repeating: 0, count: 4096)
+    let length = unsafe readlink("/proc/self/exe", &name, name.count)
+    guard length > 0 else { throw SpawnError(errno: errno) }
+    let tests = String(decoding: name.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return tests.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+        + "/dashfs-device-bench"
+}
+
 /// A folder that goes with its object, below /var/tmp: on a disk, where /tmp may be memory.
 final class TemporaryFolder {
     let path: String

@@ -7,16 +7,12 @@ import Testing
     @Test(.enabled(if: unsafe access("/usr/bin/strace", X_OK) == 0))
     func requestsCostNoSystemCalls() throws {
         let folder = try TemporaryFolder()
-        var name = [CChar](repeating: 0, count: 4096)
-        let length = unsafe readlink("/proc/self/exe", &name, name.count)
-        let tests = String(decoding: name.prefix(max(0, length)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        let slash = try #require(tests.lastIndex(of: "/"))
-        let bench = tests[..<slash] + "/dashfs-device-bench"
+        let bench = try benchmarkExecutable()
 
         func calls(_ requests: Int) throws -> Int {
             let trace = folder.path + "/trace"
             let child = try ChildProcess([
-                "/usr/bin/strace", "-f", "-c", "-U", "name,calls", "-o", trace, String(bench), "requests",
+                "/usr/bin/strace", "-f", "-c", "-U", "name,calls", "-o", trace, bench, "requests",
                 folder.path + "/image", "\(requests)",
             ])
             #expect(child.readLine() == "\(requests) requests, 0 failed")
