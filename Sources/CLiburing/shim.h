@@ -1,4 +1,17 @@
 // liburing, and what its macros keep from Swift.
+//
+// liburing.h asks for _GNU_SOURCE and _XOPEN_SOURCE, with which libc names the fields of some structures otherwise than in the Glibc
+// module: a debug build refuses two definitions of one type. So libc's headers come first, as everyone else sees them.
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+
 #include <liburing.h>
 #include <stdint.h>
 

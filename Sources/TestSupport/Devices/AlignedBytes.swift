@@ -1,8 +1,9 @@
-/// Memory for device requests in tests, and requests without pointers. Invariant: a slice keeps the memory alive.
+/// Memory for device requests in tests, and requests without pointers. Invariants: a slice keeps the memory alive; memory that
+/// was submitted stays alive until its queue is idle, whatever becomes of the variable that named it. One thread at a time.
 import BlockDevice
-import Glibc
+import Synchronization
 
-@safe package final class AlignedBytes {
+@safe package final class AlignedBytes: @unchecked Sendable {
     package let buffer: UnsafeMutableRawBufferPointer
     private let owner: AlignedBytes?
 
@@ -36,6 +37,8 @@ import Glibc
     package var count: Int { unsafe buffer.count }
 }
 
+private let submittedMemory = Mutex<[ObjectIdentifier: [AlignedBytes]]>([:])
+
 extension DeviceQueue {
     package func perform(
         _ operation: DeviceOperation, offset: UInt64, _ bytes: AlignedBytes, forceUnitAccess: Bool = false
@@ -43,12 +46,12 @@ extension DeviceQueue {
         unsafe perform(operation, offset: offset, memory: bytes.buffer, forceUnitAccess: forceUnitAccess)
     }
 
-    /// The caller keeps `bytes` until the completion.
     package func submit(_ operation: DeviceOperation, offset: UInt64, _ bytes: AlignedBytes, tag: UInt64) -> Bool {
         submit(operation, offset: offset, segments: [bytes], tag: tag)
     }
 
     package func submit(_ operation: DeviceOperation, offset: UInt64, segments: [AlignedBytes], tag: UInt64) -> Bool {
+        keep(segments)
         let list = segments.map { piece in
             unsafe DeviceSegment(address: piece.buffer.baseAddress!, length: piece.count)
         }
@@ -56,6 +59,13 @@ extension DeviceQueue {
             unsafe submit(
                 operation, offset: offset, segments: $0, length: segments.reduce(0) { $0 + $1.count }, forceUnitAccess: false,
                 tag: tag)
+        }
+    }
+
+    private func keep(_ memory: [AlignedBytes]) {
+        submittedMemory.withLock { all in
+            let before = inFlight == 0 ? [] : all[ObjectIdentifier(self)] ?? []
+            all[ObjectIdentifier(self)] = before + memory
         }
     }
 
@@ -73,6 +83,7 @@ extension DeviceQueue {
             kick()
             completions.append(waitForCompletion())
         }
+        submittedMemory.withLock { $0[ObjectIdentifier(self)] = nil }
         return completions
     }
 }
