@@ -54,6 +54,7 @@ let package = Package(
             name: "Preload", dependencies: ["CSystem"], exclude: ["exports.map"], swiftSettings: embedded,
             linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")),
         .target(name: "BlockDevice", dependencies: ["CSystem", "CLiburing"], swiftSettings: ordinary),
+        .executableTarget(name: "dashfs-device-bench", dependencies: ["BlockDevice"], swiftSettings: ordinary),
         .target(name: "Volume", dependencies: ["BlockDevice", "CSystem"], swiftSettings: ordinary),
         .target(
             name: "Server",
@@ -65,7 +66,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: ordinary),
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
-        .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport", "dashfs-device-bench"], swiftSettings: ordinary),
         .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
         .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),
     ]
