@@ -4,5 +4,6 @@
 #define CSYSTEM_H
 
 #include "csystem_memory.h"
+#include "csystem_syscall.h"
 
 #endif
