@@ -211,7 +211,11 @@ static inline long dashfs_sys_bind_unix(int fd, const char *_Nonnull path, size_
     return dashfs_sys_call(SYS_bind, fd, (long)&address, size, 0, 0, 0);
 }
 
-static inline long dashfs_sys_listen(int fd, int backlog) { return dashfs_sys_call(SYS_listen, fd, backlog, 0, 0, 0, 0); }
+/// Lets `fd` listen, and makes accept on it never wait.
+static inline long dashfs_sys_listen(int fd, int backlog) {
+    long result = dashfs_sys_call(SYS_fcntl, fd, F_SETFL, O_NONBLOCK, 0, 0, 0);
+    return result < 0 ? result : dashfs_sys_call(SYS_listen, fd, backlog, 0, 0, 0, 0);
+}
 
 static inline long dashfs_sys_accept(int fd) {
     return dashfs_sys_call(SYS_accept4, fd, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK, 0, 0);
@@ -373,6 +377,8 @@ static inline uint64_t dashfs_cycles(void) {
 
 static inline void dashfs_copy(void *_Nonnull to, const void *_Nonnull from, size_t count) { __builtin_memcpy(to, from, count); }
 
+static inline _Bool dashfs_has_nul(const void *_Nonnull bytes, size_t count) { return __builtin_memchr(bytes, 0, count) != 0; }
+
 /// Coarse clocks (a timer tick, as the kernel's own file systems stamp files), read without a system call.
 static inline int64_t dashfs_clock_wall(void) {
     struct timespec now;
@@ -399,8 +405,8 @@ static inline uint64_t dashfs_raw_monotonic(void) {
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/// A word of the calling thread, zero at first: which channel it used last. Only a hint, so a copy per module does no harm.
-static __thread uint32_t dashfs_thread_hint_word __attribute__((tls_model("initial-exec"), unused));
+/// A word of the calling thread, zero at first: which channel it used last.
+extern __thread uint32_t dashfs_thread_hint_word __attribute__((tls_model("initial-exec"), visibility("hidden")));
 static inline uint32_t dashfs_thread_hint(void) { return dashfs_thread_hint_word; }
 static inline void dashfs_set_thread_hint(uint32_t value) { dashfs_thread_hint_word = value; }
 
