@@ -58,7 +58,7 @@ let package = Package(
         .target(name: "Volume", dependencies: ["BlockDevice", "CSystem"], swiftSettings: ordinary),
         .target(
             name: "Server",
-            dependencies: ["Wire", "Volume", .product(name: "Logging", package: "swift-log")], swiftSettings: ordinary),
+            dependencies: ["Wire", "Volume", "BlockDevice", .product(name: "Logging", package: "swift-log")], swiftSettings: ordinary),
         .executableTarget(
             name: "dashfs",
             dependencies: [

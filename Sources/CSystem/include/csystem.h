@@ -5,5 +5,6 @@
 
 #include "csystem_device.h"
 #include "csystem_memory.h"
+#include "csystem_syscall.h"
 
 #endif
