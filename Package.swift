@@ -51,8 +51,12 @@ let package = Package(
             name: "CAPI", dependencies: ["CSystem"], exclude: ["exports.map"], swiftSettings: embedded,
             linkerSettings: embeddedLink("CAPI/exports.map", soname: "libdashfs.so.1")),
         .target(
-            name: "Preload", dependencies: ["CSystem"], exclude: ["exports.map"], swiftSettings: embedded,
-            linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")),
+            name: "CPreload", dependencies: ["CSystem"], cSettings: [.unsafeFlags(["-O2", "-fno-builtin", "-fvisibility=hidden"])]),
+        .target(
+            name: "Preload", dependencies: ["CSystem", "CPreload"], exclude: ["exports.map"], swiftSettings: embedded,
+            linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")
+                + [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "initfirst"])]),
+        .target(name: "Interception", dependencies: ["CSystem"], swiftSettings: ordinary),
         .target(name: "BlockDevice", dependencies: ["CSystem", "CLiburing"], swiftSettings: ordinary),
         .target(name: "Volume", dependencies: ["BlockDevice", "CSystem"], swiftSettings: ordinary),
         .target(
@@ -65,6 +69,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: ordinary),
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
+        .testTarget(name: "InterceptionTests", dependencies: ["Interception"], swiftSettings: ordinary),
         .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport"], swiftSettings: ordinary),
         .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
         .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),

@@ -3,6 +3,7 @@
 #ifndef CSYSTEM_H
 #define CSYSTEM_H
 
+#include "csystem_intercept.h"
 #include "csystem_memory.h"
 
 #endif
