@@ -15,6 +15,7 @@ typealias Strings = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
 let constructor: @convention(c) (Int32, Strings, Strings) -> Void = unsafe start
 
 private func start(_ count: Int32, _ arguments: Strings, _ variables: Strings) {
+    dashfs_unwind_anchor()
     let environment = unsafe Environment(variables)
     if environment.value("DASHFS_UNPATCHED") != nil { return }
     ProgramMemory.start(stackTop: environment.address)

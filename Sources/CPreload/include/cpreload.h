@@ -88,6 +88,13 @@ int dashfs_iterate_objects(
     int (*_Nonnull visit)(struct dashfs_loaded_object *_Nonnull, size_t, void *_Nullable), void *_Nullable context)
     __asm__("dl_iterate_phdr") __attribute__((visibility("default")));
 
+// MARK: unwind information
+
+/// Embedded Swift marks its functions "never unwound through" and gives them no .eh_frame entry, but threads are cancelled
+/// inside the hook. LLVM decides for the whole module: one function of C, kept out of line, is enough to have every
+/// function's entry written to .eh_frame (and not only to .debug_frame, which is why the library is built with -g).
+static inline __attribute__((noinline)) void dashfs_unwind_anchor(void) { __asm__ volatile(""); }
+
 // MARK: for the probe in the tests
 
 static inline void dashfs_count(uint64_t *_Nonnull counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
