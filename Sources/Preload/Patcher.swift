@@ -10,7 +10,7 @@ enum Patcher {
     /// Nil when every site of the table has been rewritten.
     static func rewriteCallSites(_ environment: Environment) -> Problem? {
         guard let path = environment.value("DASHFS_SITES") else { return .noTable }
-        if threadsAreRunning() { return .threadsRunning }
+        if dashfs_threads_have_run() { return .threadsRunning }
         guard var table = SiteTable(path) else { return .unreadableTable(path) }
         guard table.isWhole() else { return .damagedTable(path) }
         guard table.sites <= Slots.capacity else { return .tooManySites(path) }
@@ -30,9 +30,13 @@ enum Patcher {
             guard let number = SystemCallNumber(rawValue: value) else { continue }
             dashfs_set_number_class(UInt32(value), number.interest.rawValue)
         }
-        var writer = CodeWriter()
+        var writer = CodeWriter(rehearsingOn: Slots.unusedPage)
+        guard writer.isUsable else { return .writeProtected(errno: writer.failure) }
         if let problem = writeSlots(table, addresses, &writer) { return problem }
-        return activate(table, addresses, &writer)
+        for object in 0..<table.objects {
+            if let problem = activate(object, of: table, at: addresses[object], &writer) { return problem }
+        }
+        return nil
     }
 
     private static func find(_ object: Int, of table: borrowing SiteTable, in loaded: LoadedObjects) -> UInt64? {
@@ -47,83 +51,100 @@ enum Patcher {
         return nil
     }
 
-    /// /proc/self/task has a link for each thread beside its own two (proc(5)). Without /proc the answer is no.
-    private static func threadsAreRunning() -> Bool {
-        let path: StaticString = "/proc/self/task"
-        var status = InlineArray<18, UInt64>(repeating: 0)  // struct stat, 144 bytes; st_nlink is its third word
-        let result = unsafe withUnsafeMutablePointer(to: &status) { status in
-            unsafe dashfs_raw_syscall3(
-                SystemCallNumber.stat.rawValue, Int64(Int(bitPattern: path.utf8Start)), Int64(Int(bitPattern: status)), 0)
-        }
-        return result == 0 && status[2] > 3
-    }
-
     private static func writeSlots(
         _ table: borrowing SiteTable, _ addresses: InlineArray<16, UInt64>, _ writer: inout CodeWriter
     ) -> Problem? {
+        let slots = Slots.address(0)..<Slots.address(table.sites)
+        guard writer.open(slots) else { return .writeProtected(errno: writer.failure) }
         var page = InlineArray<4096, UInt8>(repeating: 0xcc)
         let perPage = 4096 / Slots.size
         for object in 0..<table.objects {
             for index in table.siteRange(ofObject: object) {
                 let site = table.site(index)
-                guard
-                    let image = SlotImage(
-                        at: Slots.address(index), for: site, at: addresses[object] &+ site.window, in: table)
-                else { return .outOfReach }
                 let offset = index % perPage * Slots.size
-                for byte in 0..<Slots.size { page[offset + byte] = image.bytes[byte] }
+                let composed = unsafe withUnsafeMutablePointer(to: &page) { page in
+                    let bytes = unsafe UnsafeMutableRawPointer(page) + offset
+                    var slot = unsafe SlotImage(bytes, at: Slots.address(index))
+                    return slot.compose(site, at: addresses[object] &+ site.window, in: table)
+                }
+                guard composed else { return .outOfReach }
                 if index % perPage == perPage - 1 || index == table.sites - 1 {
-                    let written = unsafe withUnsafeBytes(of: page) { bytes in
-                        unsafe writer.write(
-                            UnsafeRawBufferPointer(rebasing: bytes[0..<offset + Slots.size]),
-                            at: Slots.address(index - index % perPage))
+                    let start = Slots.address(index - index % perPage)
+                    guard write(&page, count: offset + Slots.size, at: start, &writer) else {
+                        return .writeProtected(errno: writer.failure)
                     }
-                    guard written else { return .writeProtected(errno: writer.failure) }
                 }
             }
         }
+        return writer.close(slots) ? nil : .writeProtected(errno: writer.failure)
+    }
+
+    private static func activate(
+        _ object: Int, of table: borrowing SiteTable, at address: UInt64, _ writer: inout CodeWriter
+    ) -> Problem? {
+        var range = table.siteRange(ofObject: object)
+        guard !range.isEmpty else { return nil }
+        let last = table.site(range.upperBound - 1)
+        let code = (address &+ table.site(range.lowerBound).window)..<(address &+ last.window &+ UInt64(last.length))
+        guard writer.open(code) else { return .writeProtected(errno: writer.failure) }
+        var run = Run()
+        while !range.isEmpty {
+            let site = table.site(range.lowerBound)
+            let window = address &+ site.window
+            if !run.reaches(window, site.length) {
+                guard run.write(&writer) else { return .writeProtected(errno: writer.failure) }
+                run = Run(at: window)
+            }
+            guard run.append(jumpTo: Slots.address(range.lowerBound), at: window, site.length) else { return .outOfReach }
+            range = range.dropFirst()
+        }
+        guard run.write(&writer), writer.close(code) else { return .writeProtected(errno: writer.failure) }
         return nil
     }
 
-    /// Neighbouring sites are written together: a write costs more than the bytes between them.
-    private static func activate(
-        _ table: borrowing SiteTable, _ addresses: InlineArray<16, UInt64>, _ writer: inout CodeWriter
-    ) -> Problem? {
-        var run = InlineArray<4096, UInt8>(repeating: 0)
-        for object in 0..<table.objects {
-            var range = table.siteRange(ofObject: object)
-            while !range.isEmpty {
-                let first = addresses[object] &+ table.site(range.lowerBound).window
-                var count = 0
-                while !range.isEmpty {
-                    let site = table.site(range.lowerBound)
-                    let window = addresses[object] &+ site.window
-                    let offset = Int(truncatingIfNeeded: window &- first)
-                    guard offset >= count, offset + site.length <= 4096 else { break }
-                    if let code = unsafe UnsafeRawPointer(bitPattern: UInt(first)) {
-                        while count < offset {
-                            run[count] = unsafe code.load(fromByteOffset: count, as: UInt8.self)
-                            count += 1
-                        }
-                    }
-                    let distance = Int64(bitPattern: Slots.address(range.lowerBound) &- (window &+ 5))
-                    guard let distance = Int32(exactly: distance) else { return .outOfReach }
-                    run[offset] = 0xe9
-                    for byte in 0..<4 {
-                        run[offset + 1 + byte] = UInt8(
-                            truncatingIfNeeded: UInt32(bitPattern: distance) &>> UInt32(8 * byte))
-                    }
-                    for byte in SiteTableFormat.jumpSize..<site.length { run[offset + byte] = 0xcc }
-                    count = offset + site.length
-                    range = range.dropFirst()
-                }
-                guard count > 0 else { return .outOfReach }
-                let written = unsafe withUnsafeBytes(of: run) { bytes in
-                    unsafe writer.write(UnsafeRawBufferPointer(rebasing: bytes[0..<count]), at: first)
-                }
-                guard written else { return .writeProtected(errno: writer.failure) }
+    fileprivate static func write<let capacity: Int>(
+        _ bytes: inout InlineArray<capacity, UInt8>, count: Int, at address: UInt64, _ writer: inout CodeWriter
+    ) -> Bool {
+        unsafe withUnsafeMutablePointer(to: &bytes) { bytes in
+            unsafe writer.write(UnsafeRawBufferPointer(start: bytes, count: count), at: address)
+        }
+    }
+}
+
+/// Sites close to each other, with the code between them, which are written together: a write costs more than the bytes.
+private struct Run {
+    private var bytes = InlineArray<256, UInt8>(repeating: 0)
+    private var count = 0
+    private let start: UInt64
+
+    init(at start: UInt64 = 0) { self.start = start }
+
+    func reaches(_ window: UInt64, _ length: Int) -> Bool {
+        count > 0 && window >= start &+ UInt64(count) && window &+ UInt64(length) &- start <= 256
+    }
+
+    /// False if the slot is too far away for a jump. Bytes of the window behind the jump become int3.
+    mutating func append(jumpTo slot: UInt64, at window: UInt64, _ length: Int) -> Bool {
+        let offset = Int(truncatingIfNeeded: window &- start)
+        if let code = unsafe UnsafeRawPointer(bitPattern: UInt(start)) {
+            while count < offset {
+                bytes[count] = unsafe code.load(fromByteOffset: count, as: UInt8.self)
+                count += 1
             }
         }
-        return nil
+        let distance = Int64(bitPattern: slot &- (window &+ UInt64(SiteTableFormat.jumpSize)))
+        guard let distance = Int32(exactly: distance) else { return false }
+        let jump: UInt8 = 0xe9
+        bytes[offset] = jump
+        for byte in 0..<4 {
+            bytes[offset + 1 + byte] = UInt8(truncatingIfNeeded: UInt32(bitPattern: distance) &>> UInt32(8 * byte))
+        }
+        for byte in SiteTableFormat.jumpSize..<length { bytes[offset + byte] = 0xcc }
+        count = offset + length
+        return true
+    }
+
+    mutating func write(_ writer: inout CodeWriter) -> Bool {
+        count == 0 || Patcher.write(&bytes, count: count, at: start, &writer)
     }
 }

@@ -88,6 +88,11 @@ int dashfs_iterate_objects(
     int (*_Nonnull visit)(struct dashfs_loaded_object *_Nonnull, size_t, void *_Nullable), void *_Nullable context)
     __asm__("dl_iterate_phdr") __attribute__((visibility("default")));
 
+/// glibc's own note that the process has never had a second thread (<sys/single_threaded.h>, glibc 2.32); set before any
+/// initialiser runs.
+extern char __libc_single_threaded __attribute__((visibility("default")));
+static inline _Bool dashfs_threads_have_run(void) { return !__libc_single_threaded; }
+
 // MARK: unwind information
 
 /// Embedded Swift marks its functions "never unwound through" and gives them no .eh_frame entry, but threads are cancelled
