@@ -13,12 +13,10 @@ void op_stat(void) {
             struct stat empty;
             say(" by an empty path");
             int result = fstatat(fd, "", &empty, AT_EMPTY_PATH);
-            if (fd == -1 && result == 0) say(" ?");
-            if (result != 0) say_result(-1); else say_stat(&empty, S_ISLNK(empty.st_mode) ? root : NULL);
+            if (result != 0) say_result(-1); else say_stat_of(&empty, fd, "");
             return;
         }
-        if (fstat(fd, &st) != 0) say_result(-1);
-        else if (S_ISLNK(st.st_mode)) say(" a link"); else say_stat(&st, NULL);
+        if (fstat(fd, &st) != 0) say_result(-1); else say_stat_of(&st, fd, "");
         break;
     }
     case 1:
@@ -73,7 +71,7 @@ void op_chmod(void) {
         say("chmod %s %o", w.shown, mode);
         if (is_root(w.dirfd, w.path, false)) { say(" root"); return; }
         watch_path(&w);
-        if (planted("chmod") && operation % 500 == 0) say_result(0);
+        if (planted("chmod") && operation % 20 == 0) say_result(0);
         else say_result(w.dirfd == AT_FDCWD && chance(50) ? chmod(w.path, mode) : fchmodat(w.dirfd, w.path, mode, 0));
     }
     say_watched();
@@ -225,6 +223,8 @@ void op_lock(void) {
     l.l_len = chance(30) ? 0 : chance(85) ? (off_t)rnd(20) + 1 : -(off_t)rnd(20);
     if (l.l_whence != SEEK_SET && chance(30)) l.l_start = -l.l_start;
     if (chance(70)) l.l_whence = SEEK_SET;
+    struct stat st;
+    if (l.l_whence == SEEK_END && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) l.l_whence = SEEK_SET;  // a directory's size says nothing
     if (chance(1)) l.l_type = 77;
     if (chance(1)) l.l_whence = 77;
     if (!has(LOCKS)) { say("skip"); return; }

@@ -206,6 +206,8 @@ void op_seek(void) {
     if (has(HUGE_SEEK) && chance(3)) { whence = SEEK_SET; offset = INT64_MAX - (off_t)rnd(2); }
     if (chance(1)) { whence = SEEK_CUR; offset = INT64_MIN; }
     say("lseek %s %lld %d", shown, (long long)offset, whence);
+    struct stat st;
+    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) { say(" directory"); return; }  // its offsets are cookies
     off_t result = lseek(fd, offset, whence);
     say_result(result);
     if (result > (off_t)9 << 40) lseek(fd, 0, SEEK_SET);  // stay where every file system still has offsets
@@ -238,8 +240,8 @@ void op_seek_hole(void) {
         lseek(fd, before, SEEK_SET);
     }
     // Sample what was called a hole: its beginning and its end.
-    bool zero = true, readable = true;
-    for (int end = 0; end < 2 && from < to; end++) {
+    bool zero = true, readable = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_WRONLY;
+    for (int end = 0; readable && end < 2 && from < to; end++) {
         size_t count = to - from < 1 << 16 ? (size_t)(to - from) : 1 << 16;
         ssize_t n = pread(fd, buffer, count, end ? to - (off_t)count : from);
         if (n < 0) readable = false;
@@ -255,7 +257,7 @@ void op_truncate(void) {
     pick(&w);
     while (w.dirfd != AT_FDCWD) pick(&w);
     say("truncate %s %lld", w.shown, (long long)size);
-    if (!has(TRUNCATE_SAME) && stat(w.path, &st) == 0 && st.st_size == size) { say(" same"); return; }
+    if (!has(TRUNCATE_SAME) && stat(w.path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == size) { say(" same"); return; }
     watch_path(&w);
     say_result(truncate(w.path, size));
     say_watched();
@@ -267,7 +269,7 @@ void op_ftruncate(void) {
     off_t size = chance(4) ? -1 : pick_offset();
     struct stat st;
     say("ftruncate %s %lld", shown, (long long)size);
-    if (!has(TRUNCATE_SAME) && fstat(fd, &st) == 0 && st.st_size == size) { say(" same"); return; }
+    if (!has(TRUNCATE_SAME) && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == size) { say(" same"); return; }
     watch_descriptor(fd);
     say_result(ftruncate(fd, size));
     say_watched();

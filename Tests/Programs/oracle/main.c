@@ -170,6 +170,8 @@ int main(int argc, char **argv) {
     char base[PATH_ROOM];
     started = time(NULL);
     umask(0);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     snprintf(base, sizeof base, "%.3000s/oracle", argv[1]);
     snprintf(root, sizeof root, "%.3100s/root", base);
     root_length = strlen(root);

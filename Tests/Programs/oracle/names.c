@@ -4,7 +4,7 @@
 void op_mkdir(void) {
     struct where w;
     mode_t mode = chance(75) ? 0777 : pick_mode();
-    pick(&w);
+    pick_directory(&w);
     say("mkdir %s %o", w.shown, mode);
     watch_path(&w);
     say_result(w.dirfd == AT_FDCWD && chance(50) ? mkdir(w.path, mode) : mkdirat(w.dirfd, w.path, mode));
@@ -13,7 +13,7 @@ void op_mkdir(void) {
 
 void op_rmdir(void) {
     struct where w;
-    pick(&w);
+    pick_directory(&w);
     say("rmdir %s", w.shown);
     watch_path(&w);
     say_result(w.dirfd == AT_FDCWD && chance(50) ? rmdir(w.path) : unlinkat(w.dirfd, w.path, AT_REMOVEDIR));
@@ -146,7 +146,7 @@ static void say_listing(DIR *dir) {
 
 void op_list(void) {
     struct where w;
-    pick(&w);
+    pick_directory(&w);
     say("list %s", w.shown);
     int fd = openat(w.dirfd, chance(12) ? root : w.path, O_RDONLY | O_DIRECTORY);
     if (fd < 0) { say_result(-1); return; }
@@ -276,8 +276,8 @@ void op_chdir(void) {
         say("fchdir %s", text);
         say_result(fchdir(fd));
     } else {
-        pick(&w);
-        while (w.dirfd != AT_FDCWD) pick(&w);
+        pick_directory(&w);
+        while (w.dirfd != AT_FDCWD) pick_directory(&w);
         say("chdir %s", w.shown);
         say_result(chdir(w.path));
     }

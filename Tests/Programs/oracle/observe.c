@@ -32,11 +32,11 @@ void say_stat(const struct stat *st, const char *link_text) {
     say("}");
 }
 
-static void say_stat_of(const struct stat *st, int dirfd, const char *path) {
+void say_stat_of(const struct stat *st, int dirfd, const char *path) {
     char text[PATH_ROOM];
     ssize_t n = -1;
-    // Reading the text moves the atime, on either side alike.
-    if (S_ISLNK(st->st_mode) && path) n = readlinkat(dirfd, path, text, sizeof text - 1);
+    // Reading the text moves the atime, on either side alike. An empty path asks for the link that dirfd itself is.
+    if (S_ISLNK(st->st_mode)) n = readlinkat(dirfd, path, text, sizeof text - 1);
     if (n >= 0) text[n] = 0;
     say_stat(st, n >= 0 ? text : NULL);
 }
@@ -68,7 +68,7 @@ void fill(void *bytes, size_t count) {
         if (i % 8 == 0) x = x * 6364136223846793005u + 1442695040888963407u;
         b[i] = (unsigned char)(x >> (8 * (i % 8)));
     }
-    if (planted("byte") && count > 100 && rnd(50) == 0) b[count / 2] ^= 1;
+    if (planted("byte") && count > 100 && operation % 50 == 0) b[count / 2] ^= 1;
 }
 
 // The bytes of a file: all of them when it is small, else windows around the offsets that operations like.
@@ -109,10 +109,10 @@ static int watching;
 static bool watching_changes;
 
 static void await_tick(void) {
-    struct timespec then, now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &then);
-    do clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    while (now.tv_sec == then.tv_sec && now.tv_nsec == then.tv_nsec);
+    struct timespec fine, coarse;
+    clock_gettime(CLOCK_REALTIME, &fine);
+    do clock_gettime(CLOCK_REALTIME_COARSE, &coarse);
+    while (coarse.tv_sec < fine.tv_sec || (coarse.tv_sec == fine.tv_sec && coarse.tv_nsec <= fine.tv_nsec));
 }
 
 static void add_watch(const char *label, int dirfd, const char *path, bool descriptor) {
@@ -149,7 +149,7 @@ void say_watched(void) {
         int result = w->descriptor ? fstat(w->dirfd, &after) : fstatat(w->dirfd, w->path, &after, AT_SYMLINK_NOFOLLOW);
         if (result != 0) { say(" %s{%s}", w->label, strerrorname_np(errno)); continue; }
         say(" %s", w->label);
-        say_stat_of(&after, w->dirfd, w->descriptor ? NULL : w->path);
+        say_stat_of(&after, w->dirfd, w->path);
         if (w->existed && after.st_ino == w->before.st_ino) {
             bool m = memcmp(&after.st_mtim, &w->before.st_mtim, sizeof after.st_mtim) != 0;
             bool c = memcmp(&after.st_ctim, &w->before.st_ctim, sizeof after.st_ctim) != 0;

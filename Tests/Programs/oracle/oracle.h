@@ -58,6 +58,7 @@ void seed_operation(uint64_t seed, int64_t number);
 uint64_t rnd(uint64_t below);
 bool chance(unsigned percent);
 void pick(struct where *w);               // any path, perhaps relative to a slot
+void pick_directory(struct where *w);     // one that is probably meant for a directory
 void pick_plain(struct where *w);         // an absolute path without decoration
 void pick_link_text(char *text);
 const char *shown_text(const char *text, char *room, size_t size);
@@ -75,6 +76,7 @@ extern size_t line_used;
 
 // observe.c: what can be seen of a file
 void say_stat(const struct stat *st, const char *link_text);
+void say_stat_of(const struct stat *st, int dirfd, const char *path);
 void say_path(const char *label, int dirfd, const char *path);
 uint64_t checksum(uint64_t so_far, const void *bytes, size_t count);
 void say_sum(int fd);

@@ -148,17 +148,17 @@ static size_t start_path(struct where *w, unsigned absolute) {
     return strlen(w->path);
 }
 
-static void components(struct where *w) {
+static void components(struct where *w, unsigned directory, unsigned file) {
     uint64_t depth = rnd(100);
     depth = depth < 52 ? 0 : depth < 86 ? 1 : depth < 97 ? 2 : 3;
     while (depth-- > 0) {
         strcat(w->path, component(86, 5));
         strcat(w->path, "/");
     }
-    strcat(w->path, component(26, 60));
+    strcat(w->path, component(directory, file));
 }
 
-void pick(struct where *w) {
+static void pick_biased(struct where *w, unsigned directory, unsigned file) {
     size_t base = start_path(w, 60);
     int from = -1;
     if (chance(12)) {
@@ -166,7 +166,7 @@ void pick(struct where *w) {
         w->dirfd = slot[from];
         if (chance(85)) { w->path[0] = 0; base = 0; }  // else an absolute path, to which the descriptor says nothing
     }
-    components(w);
+    components(w, directory, file);
     if (chance(9)) decorate(w, base);
     char text[600];
     shown_text(w->path, text, sizeof text);
@@ -174,9 +174,12 @@ void pick(struct where *w) {
     else snprintf(w->shown, sizeof w->shown, "#%d:\"%s\"", from, text);
 }
 
+void pick(struct where *w) { pick_biased(w, 17, 68); }
+void pick_directory(struct where *w) { pick_biased(w, 84, 8); }
+
 void pick_plain(struct where *w) {
     start_path(w, 100);
-    components(w);
+    components(w, 20, 65);
     char text[600];
     snprintf(w->shown, sizeof w->shown, "\"%s\"", shown_text(w->path, text, sizeof text));
 }
@@ -234,6 +237,7 @@ int pick_slot(void) { return (int)rnd(SLOTS); }
 int pick_descriptor(char shown[16]) {
     if (chance(97)) {
         int s = pick_slot();
+        for (int i = 0; i < SLOTS && slot[s] < 0 && !chance(7); i++) s = (s + 1) % SLOTS;
         sprintf(shown, "#%d", s);
         return slot[s];
     }
