@@ -99,6 +99,38 @@ extension Channel {
         return alive
     }
 
+    /// For users of many tags at once: returns when `ready` says so, after a spin and then asleep. False: the server is gone.
+    /// `ready` looks at every request under way; it is asked again after sleep has been announced, so that no wake-up is lost.
+    public func waitUntil(_ ready: () -> Bool) -> Bool {
+        let begun = dashfs_cycles()
+        let budget = unsafe state.pointee.spinCycles
+        while dashfs_cycles() &- begun < budget {
+            if ready() { return true }
+            dashfs_pause()
+        }
+        return nap(until: ready)
+    }
+
+    private func nap(until ready: () -> Bool) -> Bool {
+        let sleepWord = unsafe state.pointee.requests + Layout.sleepWord
+        let completions = unsafe state.pointee.completions
+        defer { unsafe dashfs_store32(sleepWord, 0) }
+        while true {
+            let announced = unsafe max(state.pointee.sleepCount &+ 1, 1)
+            unsafe state.pointee.sleepCount = announced
+            unsafe dashfs_store32(sleepWord, announced)
+            dashfs_full_fence()
+            let wake = unsafe dashfs_load32_acquire(completions + Layout.wakeWord)
+            if ready() { return true }
+            if unsafe dashfs_load32(completions + Layout.stateWord) == ServerState.closed { return ready() }
+            let result = unsafe dashfs_sys_futex_wait(completions + Layout.wakeWord, wake, Channel.napNanoseconds)
+            if Int64(result) == -ErrorNumber.timedOut {
+                let events = dashfs_sys_poll(unsafe session.pointee.socket, 0, 0)
+                if events < 0 || events & Int(POLLHUP | POLLERR) != 0 { return ready() }
+            }
+        }
+    }
+
     /// Asks the server to end a parked request; the tag of the asking, or nil where no tag is free.
     private func cancel(_ tag: UInt8) -> UInt8? {
         guard let own = reserve() else { return nil }

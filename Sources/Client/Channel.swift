@@ -146,3 +146,6 @@ import CSystem
         unsafe UnsafeMutableRawPointer(state) - ChannelState.offset + ChannelState.sequences + Int(tag & 63) * 4
     }
 }
+
+/// Like the pointers it is made of, a channel may be handed from thread to thread; it has one holder at a time all the same.
+extension Channel: @unchecked Sendable {}

@@ -21,7 +21,7 @@ import CSystem
 ///     15    0
 ///
 /// Words 8...15 are written and read only where `WireOpcode.usesSecondLine`.
-public struct WireRequest {
+public struct WireRequest: Sendable {
     /// A `WireOpcode`, unchecked.
     public var opcode: UInt8
     /// 0..<64, chosen by the client: names the completion that answers this request, and is busy until then.
@@ -135,7 +135,7 @@ public struct WireRequest {
 ///     0  sequence (32), 0     published last, by one release store
 ///     1  result               >= 0, a negated errno, or `escape`
 ///     2  info0    3  info1    4  info2    5...7  0
-public struct WireCompletion {
+public struct WireCompletion: Sendable {
     public var result: Int64
     public var info0: UInt64 = 0
     public var info1: UInt64 = 0
