@@ -20,20 +20,22 @@ import CSystem
 
     /// Connects to the server that listens at `path` (a NUL is not needed) and opens the first channel.
     /// - Parameters:
+    ///   - prefix: where the caller's programs see the volume's root ("/dash", at most 4095 bytes): paths that leave it by an absolute symbolic link
+    ///     or by `..` then come back as escapes. Empty: the root is the whole world.
     ///   - descriptorFloor: the session's two descriptors get numbers from here on, out of a program's way.
     ///   - timeoutMilliseconds: how long the server may take to answer.
     /// - Throws: ENOENT/ECONNREFUSED: no server there. EACCES: the server refuses this user. EPROTO: it speaks another version. ETIMEDOUT.
     public static func connect(
-        path: UnsafeRawPointer, length: Int, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
+        path: UnsafeRawPointer, length: Int, prefix: PathBytes = .none, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
     ) throws(ErrorCode) -> Session {
         let socket = try unsafe beginConnecting(
-            path: path, length: length, descriptorFloor: descriptorFloor, timeoutMilliseconds: timeoutMilliseconds)
+            path: path, length: length, prefix: prefix, descriptorFloor: descriptorFloor, timeoutMilliseconds: timeoutMilliseconds)
         return try finishConnecting(socket: socket, descriptorFloor: descriptorFloor)
     }
 
     /// The first half of `connect`: says hello and does not wait. For harnesses that step client and server in one thread.
     public static func beginConnecting(
-        path: UnsafeRawPointer, length: Int, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
+        path: UnsafeRawPointer, length: Int, prefix: PathBytes = .none, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
     ) throws(ErrorCode) -> Int32 {
         let low = dashfs_sys_seqpacket()
         guard low >= 0 else { throw ErrorCode(result: Int64(low)) }
@@ -50,7 +52,8 @@ import CSystem
         if result == 0 {
             var hello = ControlMessage(ControlMessage.Kind.hello)
             hello.arenaBytes = UInt32(Layout.defaultArenaBytes)
-            result = Int(send(hello, socket: socket))
+            hello.payloadBytes = UInt32(min(max(prefix.count, 0), Layout.pathLimit))
+            result = Int(send(hello, payload: prefix, socket: socket))
         }
         guard result >= 0 else {
             _ = dashfs_sys_close(socket)
@@ -232,11 +235,14 @@ import CSystem
 
     // MARK: Control socket
 
-    static func send(_ message: ControlMessage, socket: Int32) -> Int64 {
+    /// `payload`: the `payloadBytes` of the message.
+    static func send(_ message: ControlMessage, payload: PathBytes = .none, socket: Int32) -> Int64 {
         unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes, alignment: 8) { packet in
             unsafe message.store(packet)
             guard let bytes = packet.baseAddress else { return -ErrorNumber.invalid }
-            return Int64(unsafe dashfs_send_packet(socket, bytes, packet.count, nil, 0, 0))
+            return Int64(
+                unsafe dashfs_send_two_parts(
+                    socket, bytes, packet.count, payload.address, message.payloadBytes == 0 ? 0 : Int(message.payloadBytes)))
         }
     }
 
