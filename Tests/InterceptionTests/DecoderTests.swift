@@ -6,8 +6,9 @@ import Testing
 
 @Suite struct DecoderTests {
     static let objects: [String] = {
+        // libm has FMA, AVX2 and AVX-512. (libcrypto keeps tables among its code, so a linear reading of it proves nothing.)
         let machine = (try? SiteTable.surveyThisMachine().map(\.path)) ?? []
-        let others = ["libm.so.6", "libcrypto.so.3", "libstdc++.so.6", "libgcc_s.so.1"].map { "/usr/lib/x86_64-linux-gnu/\($0)" }
+        let others = ["libm.so.6", "libstdc++.so.6", "libgcc_s.so.1"].map { "/usr/lib/x86_64-linux-gnu/\($0)" }
         return machine + others.filter { FileManager.default.fileExists(atPath: $0) }
     }()
 
@@ -42,8 +43,8 @@ import Testing
             return object.bytes[section.offset + Int(address - 1 - section.address)] != 0x9b
         }
         let extra = afterWait.sorted().prefix(10).map { String($0, radix: 16) }
-        #expect(extra.isEmpty || path.hasSuffix("libcrypto.so.3"))
-        #expect(undecodable == 0 || path.hasSuffix("libcrypto.so.3"))
+        #expect(extra.isEmpty)
+        #expect(undecodable == 0)
     }
 
     @Test("Random bytes never make it read past the end or return a length outside 1 ... 15", arguments: [UInt64(1), 2, 3])

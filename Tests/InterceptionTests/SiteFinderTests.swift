@@ -38,7 +38,8 @@ import Testing
             let text = candidate.text
             if text.hasPrefix("j") || text.hasPrefix("call") || text.hasPrefix("ret") { return nil }
             if text.hasPrefix("xor    %eax,%eax") { return 0 }
-            guard text.hasPrefix("mov    $0x"), text.contains(",%eax") || text.contains(",%rax") else { continue }
+            guard text.contains(",%eax") || text.contains(",%rax"), !text.hasPrefix("cmp"), !text.hasPrefix("test") else { continue }
+            guard text.hasPrefix("mov    $0x") else { return nil }
             return Int64(text.dropFirst("mov    $0x".count).prefix { $0.isHexDigit }, radix: 16)
         }
         return nil
