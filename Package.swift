@@ -67,6 +67,7 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
         .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport"], swiftSettings: ordinary),
         .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "ProgramTests", swiftSettings: ordinary),
         .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),
     ]
 )
