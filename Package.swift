@@ -51,13 +51,20 @@ let package = Package(
             name: "CAPI", dependencies: ["CSystem"], exclude: ["exports.map"], swiftSettings: embedded,
             linkerSettings: embeddedLink("CAPI/exports.map", soname: "libdashfs.so.1")),
         .target(
-            name: "Preload", dependencies: ["CSystem"], exclude: ["exports.map"], swiftSettings: embedded,
-            linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")),
+            name: "CPreload", dependencies: ["CSystem"], cSettings: [.unsafeFlags(["-O2", "-fno-builtin", "-fvisibility=hidden"])]),
+        .target(
+            name: "Preload", dependencies: ["CSystem", "CPreload"], exclude: ["exports.map"],
+            // -g and dashfs_unwind_anchor together give every function unwind information: threads are cancelled in the hook.
+            swiftSettings: embedded + [.unsafeFlags(["-g", "-Xfrontend", "-enable-single-module-llvm-emission"])],
+            linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")
+                + [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "initfirst"])]),
+        .target(name: "Interception", dependencies: ["CSystem"], swiftSettings: ordinary),
         .target(name: "BlockDevice", dependencies: ["CSystem", "CLiburing"], swiftSettings: ordinary),
+        .executableTarget(name: "dashfs-device-bench", dependencies: ["BlockDevice"], swiftSettings: ordinary),
         .target(name: "Volume", dependencies: ["BlockDevice", "CSystem"], swiftSettings: ordinary),
         .target(
             name: "Server",
-            dependencies: ["Wire", "Volume", .product(name: "Logging", package: "swift-log")], swiftSettings: ordinary),
+            dependencies: ["Wire", "Volume", "BlockDevice", .product(name: "Logging", package: "swift-log")], swiftSettings: ordinary),
         .executableTarget(
             name: "dashfs",
             dependencies: [
@@ -65,7 +72,9 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: ordinary),
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
-        .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(
+            name: "InterceptionTests", dependencies: ["Interception"], exclude: ["Programs"], swiftSettings: ordinary),
+        .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport", "dashfs-device-bench"], swiftSettings: ordinary),
         .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
         .testTarget(name: "ProgramTests", swiftSettings: ordinary),
         .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),

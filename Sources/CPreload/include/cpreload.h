@@ -1,0 +1,110 @@
+// CPreload: what only libdashfs-preload.so links, and what Swift cannot express of it: the stub that rewritten call sites
+// jump to, its slots and lookup tables, thread-local state, and a private memcpy and relatives (in a target of its own, so
+// that no other product inherits them). No logic.
+#ifndef CPRELOAD_H
+#define CPRELOAD_H
+
+#include <csystem.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cpreload_layout.h"
+
+#define DASHFS_HIDDEN __attribute__((visibility("hidden")))
+
+// MARK: slots (stub.S; the layout is drawn there and known to Sources/Preload/Slots.swift)
+
+extern DASHFS_HIDDEN uint8_t dashfs_slots[];
+/// The entry that every slot calls; slots are written at run time, so it is needed as an address.
+extern DASHFS_HIDDEN uint8_t dashfs_stub_enter[];
+
+static inline uintptr_t dashfs_slots_address(void) { return (uintptr_t)dashfs_slots; }
+static inline uintptr_t dashfs_stub_enter_address(void) { return (uintptr_t)dashfs_stub_enter; }
+
+// MARK: what the stub looks at before it enters Swift
+
+/// By call number: 0 the hook has no interest, 1 it has if the first argument is a hinted descriptor, 2 always.
+extern DASHFS_HIDDEN uint8_t dashfs_number_class[DASHFS_NUMBER_LIMIT];
+/// By descriptor: nonzero if it may be ours. A superset is always right; descriptors past the end count as hinted.
+extern DASHFS_HIDDEN uint8_t dashfs_descriptor_hints[DASHFS_HINT_LIMIT];
+
+static inline void dashfs_set_number_class(uint32_t number, uint8_t value) {
+    if (number < DASHFS_NUMBER_LIMIT) dashfs_number_class[number] = value;
+}
+static inline void dashfs_set_descriptor_hint(uint32_t descriptor, uint8_t value) {
+    if (descriptor < DASHFS_HINT_LIMIT) __atomic_store_n(&dashfs_descriptor_hints[descriptor], value, __ATOMIC_RELEASE);
+}
+static inline uint8_t dashfs_descriptor_hint(uint32_t descriptor) {
+    return descriptor < DASHFS_HINT_LIMIT ? __atomic_load_n(&dashfs_descriptor_hints[descriptor], __ATOMIC_ACQUIRE) : 1;
+}
+
+// MARK: memory of the program that has been seen to be accessible (Sources/Preload/ProgramMemory.swift)
+
+enum { DASHFS_VERIFIED_RANGES = 4 };
+
+struct dashfs_address_range {
+    uint64_t start, end;
+};
+
+struct dashfs_verified_ranges {
+    uint64_t epoch;
+    uint64_t next;
+    struct dashfs_address_range ranges[DASHFS_VERIFIED_RANGES];
+};
+
+/// Thread-local in the initial-exec model: an access is a move relative to %fs, never a call.
+extern DASHFS_HIDDEN __thread __attribute__((tls_model("initial-exec"))) struct dashfs_verified_ranges
+    dashfs_readable_ranges, dashfs_writable_ranges;
+
+static inline struct dashfs_verified_ranges *_Nonnull dashfs_thread_readable(void) { return &dashfs_readable_ranges; }
+static inline struct dashfs_verified_ranges *_Nonnull dashfs_thread_writable(void) { return &dashfs_writable_ranges; }
+
+/// Grows with every call that may take memory away from the program.
+extern DASHFS_HIDDEN uint64_t dashfs_mapping_epoch;
+
+static inline uint64_t dashfs_load_mapping_epoch(void) {
+    return __atomic_load_n(&dashfs_mapping_epoch, __ATOMIC_ACQUIRE);
+}
+static inline void dashfs_advance_mapping_epoch(void) {
+    __atomic_fetch_add(&dashfs_mapping_epoch, 1, __ATOMIC_ACQ_REL);
+}
+
+// MARK: the objects of the process
+
+struct dashfs_program_header {  // Elf64_Phdr
+    uint32_t type, flags;
+    uint64_t offset, address, physical_address, file_size, memory_size, alignment;
+};
+
+struct dashfs_loaded_object {  // the beginning of struct dl_phdr_info, dl_iterate_phdr(3)
+    uint64_t address;
+    const char *_Nullable name;
+    const struct dashfs_program_header *_Nullable headers;
+    uint16_t header_count;
+};
+
+/// dl_iterate_phdr under a name of ours: <link.h> is part of a module that Embedded Swift has not.
+int dashfs_iterate_objects(
+    int (*_Nonnull visit)(struct dashfs_loaded_object *_Nonnull, size_t, void *_Nullable), void *_Nullable context)
+    __asm__("dl_iterate_phdr") __attribute__((visibility("default")));
+
+/// glibc's own note that the process has never had a second thread (<sys/single_threaded.h>, glibc 2.32); set before any
+/// initialiser runs.
+extern char __libc_single_threaded __attribute__((visibility("default")));
+static inline _Bool dashfs_threads_have_run(void) { return !__libc_single_threaded; }
+
+// MARK: unwind information
+
+/// Embedded Swift marks its functions "never unwound through" and gives them no .eh_frame entry, but threads are cancelled
+/// inside the hook. LLVM decides for the whole module: one function of C, kept out of line, is enough to have every
+/// function's entry written to .eh_frame (and not only to .debug_frame, which is why the library is built with -g).
+static inline __attribute__((noinline)) void dashfs_unwind_anchor(void) { __asm__ volatile(""); }
+
+// MARK: for the probe in the tests
+
+static inline void dashfs_count(uint64_t *_Nonnull counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+
+/// Overwrites every register that a function may overwrite, the upper halves of vector registers excepted.
+void dashfs_scribble_registers(void) DASHFS_HIDDEN;
+
+#endif

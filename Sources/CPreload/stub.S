@@ -1,0 +1,191 @@
+// The stub: how a rewritten call site reaches Swift, and how it comes back.
+//
+// Always true: the program sees what it would see after a `syscall` instruction. rax is the result, rcx and r11 are
+// undefined, every other general register, all of the vector state, the red zone and the stack pointer are unchanged.
+// (Arithmetic flags are not kept; the site finder has checked that nothing reads them.) A call that the hook does not
+// handle is made by a `syscall` with the program's own stack pointer and registers, so even clone and vfork survive it.
+//
+// A slot, 64 bytes, composed by Sources/Preload/Slots.swift:
+//
+//    0  instructions displaced from before the syscall, padded with nops
+//   16  lea -128(%rsp), %rsp          the red zone is the program's
+//   21  call dashfs_stub_enter        carry: handled, and rax is the result
+//   26  lea 128(%rsp), %rsp           (lea: flags stay)
+//   34  jc 38
+//   36  syscall
+//   38  instructions displaced from after it, padded with nops
+//   54  jmp back to the end of the rewritten window
+//   59  where the original syscall ended, as a 32-bit distance from the slot: for the unwinder
+//   63  int3
+//
+// "Handled" is told by the carry flag and not by another return address, which shadow stacks would refuse.
+
+#include "include/cpreload_layout.h"
+
+// Bits of the CFI below, in DWARF's language.
+#define DW_CFA_def_cfa_expression 0x0f
+#define DW_CFA_val_expression 0x16
+#define DW_OP_deref_size 0x94
+#define DW_OP_const1u 0x08
+#define DW_OP_const1s 0x09
+#define DW_OP_dup 0x12
+#define DW_OP_swap 0x16
+#define DW_OP_and 0x1a
+#define DW_OP_plus 0x22
+#define DW_OP_plus_uconst 0x23
+#define DW_OP_shl 0x24
+#define DW_OP_shra 0x26
+#define DW_OP_ge 0x2a
+#define DW_OP_lt 0x2d
+#define DW_OP_lit7 0x37
+#define DW_OP_breg_rsp 0x77
+#define DW_OP_bregx_rip 0x80
+#define DW_rip 16
+
+    .section .text.dashfs_slots, "ax", @progbits
+    .p2align 12
+    .globl dashfs_slots
+    .hidden dashfs_slots
+    .type dashfs_slots, @object
+    .cfi_startproc
+    // One description for all slots; it asks the instruction pointer where in its slot it is.
+    // CFA = rsp + ((rip & 63) in 21 ..< 34 ? 128 : 0): the program's stack pointer at the site.
+    .cfi_escape DW_CFA_def_cfa_expression, 19, DW_OP_breg_rsp, 0, DW_OP_bregx_rip, 0, DW_OP_const1u, 63, DW_OP_and, DW_OP_dup, DW_OP_const1u, 21, DW_OP_ge, DW_OP_swap, DW_OP_const1u, 34, DW_OP_lt, DW_OP_and, DW_OP_lit7, DW_OP_shl, DW_OP_plus
+    // The caller is the function that the site stands in, at the end of its syscall: slot + int32 at slot + 59.
+    .cfi_escape DW_CFA_val_expression, DW_rip, 17, DW_OP_bregx_rip, 0, DW_OP_const1s, 0xc0, DW_OP_and, DW_OP_dup, DW_OP_plus_uconst, 59, DW_OP_deref_size, 4, DW_OP_const1u, 32, DW_OP_shl, DW_OP_const1u, 32, DW_OP_shra, DW_OP_plus
+dashfs_slots:
+    .fill DASHFS_SLOT_SIZE * DASHFS_SLOT_COUNT, 1, 0xcc
+    .p2align 12, 0xcc
+    .cfi_endproc
+    .size dashfs_slots, . - dashfs_slots
+
+    .text
+    .p2align 6
+    .globl dashfs_stub_enter
+    .hidden dashfs_stub_enter
+    .type dashfs_stub_enter, @function
+dashfs_stub_enter:
+    .cfi_startproc
+    // rcx and r11 are free here: the syscall would overwrite them.
+    cmpq $DASHFS_NUMBER_LIMIT, %rax
+    jae .Lnot_ours
+    leaq dashfs_number_class(%rip), %rcx
+    movzbl (%rcx,%rax), %ecx
+    testl %ecx, %ecx
+    jz .Lnot_ours
+    cmpl $1, %ecx
+    jne .Lcandidate
+    movl %edi, %r11d
+    cmpl $DASHFS_HINT_LIMIT, %r11d
+    jae .Lcandidate
+    leaq dashfs_descriptor_hints(%rip), %rcx
+    cmpb $0, (%rcx,%r11)
+    jne .Lcandidate
+.Lnot_ours:
+    clc
+    ret
+
+    .p2align 4
+.Lcandidate:
+    pushq %rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset %rbp, -16
+    movq %rsp, %rbp
+    .cfi_def_cfa_register %rbp
+    subq $(80 + 256), %rsp
+    andq $-16, %rsp
+    movq %rax, 0(%rsp)
+    movq %rdi, 8(%rsp)
+    movq %rsi, 16(%rsp)
+    movq %rdx, 24(%rsp)
+    movq %r10, 32(%rsp)
+    movq %r8, 40(%rsp)
+    movq %r9, 48(%rsp)
+    movq $0, 56(%rsp)
+    leaq 144(%rbp), %rcx            // saved rbp, return address, red zone
+    movq %rcx, 64(%rsp)
+    // The library is built for the baseline: legacy SSE instructions leave the upper parts of ymm and zmm alone, so
+    // saving xmm saves all (a test reads the library's disassembly for it).
+    movaps %xmm0, 80(%rsp)
+    movaps %xmm1, 96(%rsp)
+    movaps %xmm2, 112(%rsp)
+    movaps %xmm3, 128(%rsp)
+    movaps %xmm4, 144(%rsp)
+    movaps %xmm5, 160(%rsp)
+    movaps %xmm6, 176(%rsp)
+    movaps %xmm7, 192(%rsp)
+    movaps %xmm8, 208(%rsp)
+    movaps %xmm9, 224(%rsp)
+    movaps %xmm10, 240(%rsp)
+    movaps %xmm11, 256(%rsp)
+    movaps %xmm12, 272(%rsp)
+    movaps %xmm13, 288(%rsp)
+    movaps %xmm14, 304(%rsp)
+    movaps %xmm15, 320(%rsp)
+    movq %rsp, %rdi
+    call dashfs_system_call
+    movaps 80(%rsp), %xmm0
+    movaps 96(%rsp), %xmm1
+    movaps 112(%rsp), %xmm2
+    movaps 128(%rsp), %xmm3
+    movaps 144(%rsp), %xmm4
+    movaps 160(%rsp), %xmm5
+    movaps 176(%rsp), %xmm6
+    movaps 192(%rsp), %xmm7
+    movaps 208(%rsp), %xmm8
+    movaps 224(%rsp), %xmm9
+    movaps 240(%rsp), %xmm10
+    movaps 256(%rsp), %xmm11
+    movaps 272(%rsp), %xmm12
+    movaps 288(%rsp), %xmm13
+    movaps 304(%rsp), %xmm14
+    movaps 320(%rsp), %xmm15
+    movq 8(%rsp), %rdi
+    movq 16(%rsp), %rsi
+    movq 24(%rsp), %rdx
+    movq 32(%rsp), %r10
+    movq 40(%rsp), %r8
+    movq 48(%rsp), %r9
+    testb $1, %al
+    jz .Lunhandled
+    movq 56(%rsp), %rax
+    leave
+    .cfi_remember_state
+    .cfi_def_cfa %rsp, 8
+    .cfi_restore %rbp
+    stc
+    ret
+    .cfi_restore_state
+.Lunhandled:
+    movq 0(%rsp), %rax
+    leave
+    .cfi_def_cfa %rsp, 8
+    .cfi_restore %rbp
+    clc
+    ret
+    .cfi_endproc
+    .size dashfs_stub_enter, . - dashfs_stub_enter
+
+    .p2align 4
+    .globl dashfs_scribble_registers
+    .hidden dashfs_scribble_registers
+    .type dashfs_scribble_registers, @function
+dashfs_scribble_registers:
+    .cfi_startproc
+    movq $-0x5a5b, %rax
+    movq %rax, %rcx
+    movq %rax, %rdx
+    movq %rax, %rsi
+    movq %rax, %rdi
+    movq %rax, %r8
+    movq %rax, %r9
+    movq %rax, %r10
+    movq %rax, %r11
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    movq %rax, %xmm\n
+    .endr
+    ret
+    .cfi_endproc
+    .size dashfs_scribble_registers, . - dashfs_scribble_registers
+
+    .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,28 @@
+// libdashfs-preload.so, loaded into other people's programs: rewrites the file-related system call sites of their C library
+// so that they reach `dashfs_system_call`. See docs/INTERCEPTION.md.
+//
+// Runs once, before any other initialiser (`-z initfirst`), so on the only thread. Until it ends nothing of libc has been
+// initialised: not `environ`, not malloc. It calls no function of libc but dl_iterate_phdr.
+// Either every site of the table is rewritten or none is.
+
+import CPreload
+import CSystem
+
+/// What ld.so passes to an initialiser: the argument count, the arguments, the environment.
+typealias Strings = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+
+@section(".init_array") @used
+let constructor: @convention(c) (Int32, Strings, Strings) -> Void = unsafe start
+
+private func start(_ count: Int32, _ arguments: Strings, _ variables: Strings) {
+    dashfs_unwind_anchor()
+    let environment = unsafe Environment(variables)
+    if environment.value("DASHFS_UNPATCHED") != nil { return }
+    ProgramMemory.start(stackTop: environment.address)
+    Probe.start(environment)
+    if let problem = Patcher.rewriteCallSites(environment) {
+        problem.report()
+        // Going on would send the program's calls on our paths to the kernel, silently.
+        exitImmediately(126)
+    }
+}

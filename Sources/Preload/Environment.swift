@@ -1,0 +1,40 @@
+// The environment as ld.so hands it to an initialiser: libc's `environ` is still null then.
+
+import CPreload
+
+@safe struct Environment {
+    private let entries: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+
+    init(_ entries: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) { unsafe self.entries = entries }
+
+    /// Near the top of the main thread's stack.
+    var address: UInt64 { unsafe UInt64(UInt(bitPattern: entries)) }
+
+    /// The value of `name`, which lives as long as the process.
+    func value(_ name: StaticString) -> ProgramString? {
+        guard var entry = unsafe entries else { return nil }
+        while let text = unsafe entry.pointee {
+            var index = 0
+            while index < name.utf8CodeUnitCount, unsafe UInt8(bitPattern: text[index]) == name.utf8Start[index] { index += 1 }
+            if index == name.utf8CodeUnitCount, unsafe text[index] == 0x3d {
+                return unsafe ProgramString(text + index + 1)
+            }
+            unsafe entry += 1
+        }
+        return nil
+    }
+}
+
+/// A string that ends in a zero byte and is never freed.
+@safe struct ProgramString {
+    let start: UnsafePointer<CChar>
+
+    init(_ start: UnsafePointer<CChar>) { unsafe self.start = start }
+
+    var address: Int64 { unsafe Int64(Int(bitPattern: start)) }
+    var count: Int {
+        var count = 0
+        while unsafe start[count] != 0 { count += 1 }
+        return count
+    }
+}

@@ -1,0 +1,24 @@
+// Where the program's file-related system calls arrive.
+//
+// Called by the stub (Sources/CPreload/stub.S) on the thread that makes the call, on its own stack, which may be a signal
+// stack of 8 KiB: frames stay under 2 KiB. It may be inside a signal handler, inside another call of this hook, in a vfork
+// child that borrows its parent's memory, or in a thread that is cancelled. So: no allocation, no lazily made globals, no
+// function of libc, no lock that an interrupted owner could hold, and nothing that touches errno.
+
+import CPreload
+import CSystem
+
+/// True: `frame.result` is the call's result, as the kernel would return it. False: the kernel makes the call.
+@c func dashfs_system_call(_ frame: UnsafeMutablePointer<SystemCallFrame>) -> Bool {
+    guard let number = unsafe SystemCallNumber(rawValue: frame.pointee.number) else { return false }
+    if unsafe answer(number, &frame.pointee) { return true }
+    if number.changesMappings {
+        // Done here, so that what is known about memory is forgotten after it has gone, not before.
+        let call = unsafe frame.pointee
+        unsafe frame.pointee.result = dashfs_raw_syscall6(
+            call.number, call.argument0, call.argument1, call.argument2, call.argument3, call.argument4, call.argument5)
+        ProgramMemory.mappingsHaveChanged()
+        return true
+    }
+    return false
+}
