@@ -38,21 +38,27 @@ func run(_ program: String, _ arguments: [String], environment: [String: String]
     return Outcome(status: process.terminationStatus, output: String(decoding: bytes, as: UTF8.self))
 }
 
-/// A directory of its own, removed at the end; in memory (tmpfs) when asked for and there is one.
-final class Scratch {
+/// Gives the body a directory of its own, removed at the end; in memory (tmpfs) when asked for and there is one.
+func withScratch<T>(inMemory: Bool = false, _ body: (Scratch) throws -> T) throws -> T {
+    let place = inMemory && kind(of: "/dev/shm") == "tmpfs" ? "/dev/shm" : NSTemporaryDirectory()
+    let scratch = Scratch(path: URL(fileURLWithPath: place).appendingPathComponent("dashfs-tests-\(UUID().uuidString)").path)
+    _ = try scratch.directory("")
+    defer { _ = try? run("rm", ["-rf", scratch.path]) }
+    return try body(scratch)
+}
+
+struct Scratch {
     let path: String
 
-    init(inMemory: Bool = false) throws {
-        let place = inMemory && kind(of: "/dev/shm") == "tmpfs" ? "/dev/shm" : NSTemporaryDirectory()
-        path = URL(fileURLWithPath: place).appendingPathComponent("dashfs-tests-\(UUID().uuidString)").path
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
+    func directory(_ name: String) throws -> String {
+        let made = name.isEmpty ? path : path + "/" + name
+        try FileManager.default.createDirectory(atPath: made, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
+        return made
     }
-
-    deinit { _ = try? run("rm", ["-rf", path]) }
 
     /// Compiles C sources of `Tests/Programs` into this directory.
     func compile(_ name: String, _ sources: [String], _ flags: [String] = []) throws -> String {
-        let out = path + "/" + name
+        let out = try directory("built") + "/" + name
         let outcome = try run("cc", ["-O2", "-g", "-o", out] + sources.map { programs.appendingPathComponent($0).path } + flags)
         try #require(outcome.status == 0, "\(outcome.output)")
         return out
