@@ -5,7 +5,7 @@ import Wire
 /// From what a client wrote to what the volume is asked: the one place where a fetched request is judged.
 ///
 /// Invariant: the input is a private copy (`WireRequest`, fetched word by word, once). After `translate` has said `.valid`, every pointer of the request is
-/// private memory or lies, with its length, inside the channel's arena; paths are private copies of 1...4095 bytes without NUL, in areas of 4096.
+/// private memory or lies, with its length, inside the channel's arena; paths are private copies of 0...4095 bytes without NUL, in areas of 4096.
 /// What only the volume can judge (handles, flags, modes, names, permissions) is the volume's.
 
 /// What FS Lib never writes. One of these ends the session that did.
@@ -110,13 +110,14 @@ func translate(
     if opcode == .read || opcode == .write { request.length = UInt64(length) }
     if opcode == .getattr, wire.bufferLength < statusBytes { return .violation(.bufferTooSmall) }
 
+    unsafe request.path = paths
+    unsafe request.path2 = paths + Layout.pathCapacity
     if wire.pathLength > 0 {
         let begin = Int(wire.pathOffset), count = Int(wire.pathLength)
         if count > Layout.pathLimit { return .violation(.pathLength) }
         if begin &+ Layout.pathCapacity > arenaBytes { return .violation(.pathOffset) }
         unsafe dashfs_copy(paths, arena + begin, count)
         if unsafe dashfs_has_nul(paths, count) { return .violation(.pathByte) }
-        unsafe request.path = paths
         request.pathLength = count
     }
     if wire.path2Length > 0 {
@@ -125,7 +126,6 @@ func translate(
         if begin &+ Layout.pathCapacity > arenaBytes { return .violation(.path2Offset) }
         unsafe dashfs_copy(paths + Layout.pathCapacity, arena + begin, count)
         if unsafe dashfs_has_nul(paths + Layout.pathCapacity, count) { return .violation(.path2Byte) }
-        unsafe request.path2 = paths + Layout.pathCapacity
         request.path2Length = count
     }
     request.handle2 = wire.handle2
