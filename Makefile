@@ -1,6 +1,6 @@
 # DashFS. `make help` lists the targets.
 CONFIG ?= release
-PACKAGES = liburing-dev pkg-config strace valgrind sqlite3 python3
+PACKAGES = build-essential binutils liburing-dev pkg-config strace valgrind sqlite3 python3
 
 .PHONY: help
 help: ## this list
