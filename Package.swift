@@ -60,10 +60,11 @@ let package = Package(
                 + [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "initfirst"])]),
         .target(name: "Interception", dependencies: ["CSystem"], swiftSettings: ordinary),
         .target(name: "BlockDevice", dependencies: ["CSystem", "CLiburing"], swiftSettings: ordinary),
+        .executableTarget(name: "dashfs-device-bench", dependencies: ["BlockDevice"], swiftSettings: ordinary),
         .target(name: "Volume", dependencies: ["BlockDevice", "CSystem"], swiftSettings: ordinary),
         .target(
             name: "Server",
-            dependencies: ["Wire", "Volume", .product(name: "Logging", package: "swift-log")], swiftSettings: ordinary),
+            dependencies: ["Wire", "Volume", "BlockDevice", .product(name: "Logging", package: "swift-log")], swiftSettings: ordinary),
         .executableTarget(
             name: "dashfs",
             dependencies: [
@@ -73,8 +74,9 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
         .testTarget(
             name: "InterceptionTests", dependencies: ["Interception"], exclude: ["Programs"], swiftSettings: ordinary),
-        .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport", "dashfs-device-bench"], swiftSettings: ordinary),
         .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "ProgramTests", swiftSettings: ordinary),
         .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),
     ]
 )

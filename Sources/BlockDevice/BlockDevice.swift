@@ -10,12 +10,20 @@
 public protocol BlockDevice: AnyObject {
     var capabilities: DeviceCapabilities { get }
 
+    /// What is slower or less safe than it could be on this machine, a line each, with what to do about it. Grows as queues are
+    /// made and memory is registered.
+    var warnings: [String] { get }
+
     /// A submission/completion queue for the calling worker.
     /// - Parameter depth: how many requests may be in flight at once, 1...4096.
     func makeQueue(depth: Int) throws(DeviceError) -> any DeviceQueue
 
     /// Ends all use: waits for nothing, requires that no request is in flight.
     func close()
+}
+
+extension BlockDevice {
+    public var warnings: [String] { [] }
 }
 
 /// The unit of addressing, in bytes.

@@ -1,17 +1,25 @@
 import BlockDevice
 
-/// The file system: one mounted volume on one device queue. Deterministic: the same requests, completions, clock readings and
-/// seeds give the same bytes. One thread calls it; it never blocks and never calls back.
+/// The file system: one mounted volume on one device queue.
 ///
-/// Life of a request: `submit` runs it; on a hit the completion comes back at once. On a miss it is parked, the reads are
-/// issued, `poll` reruns it when they are there, and `nextCompletion` hands the outcome over.
-public final class Volume {
+/// Deterministic: the same requests, completions, clock readings and seeds give the same bytes. One thread calls it; it never blocks and
+/// never calls back. Where to start reading: `Engine/Engine.swift` (the life of a request), `Transaction/` (how anything
+/// changes), `Journal/` (how it lasts), `Operations/` (what POSIX asks for).
+@safe public final class Volume {
     public struct Configuration: Sendable {
-        /// Cache frames of 4 KiB.
+        /// Cache frames of 4 KiB; at least 64.
         public var cacheFrames: Int = 131_072
+        /// Rows of the state tables: in-core inodes, open descriptions, record locks.
+        public var coreInodes = 65_536
+        public var descriptions = 65_536
+        public var locks = 16_384
         /// Changes reach the device at most this long after they were acknowledged.
         public var commitIntervalNanoseconds: UInt64 = 5_000_000_000
         public var readOnly = false
+        /// Slots a tree node takes before it splits; less than what fits is for tests that want deep trees on small volumes.
+        public var treeFanout = Node.maximumSlots
+        /// Secret of this mount, from a good generator: forged journal records in file data do not know it.
+        public var nonce: UInt64 = 0
         public init() {}
     }
 
@@ -27,35 +35,150 @@ public final class Volume {
     }
 
     public var clock = Clock(wall: 0, monotonic: 0)
+    /// What went wrong inside, newest last: damaged blocks, failed writes. For the server's log.
+    public private(set) var notes: [String] = []
+    /// True from the first failure that makes writing a guess.
+    public internal(set) var isReadOnly: Bool
 
-    public init() {}
+    let configuration: Configuration
+    let capabilities: DeviceCapabilities
+    let queue: any DeviceQueue
+    let geometry: Geometry
+    var superblock: Superblock
+    let region: Region
+    let cache: Cache
+    let transaction: Transaction
 
-    public func openSession(_ credentials: Credentials) -> SessionID? { SessionID(rawValue: 1) }
+    // Space.
+    let groups: UnsafeMutablePointer<GroupSummary>
+    var freeBlocks = 0
+    var freeInodes = 0
+    var reservedBlocks = 0
+    var pinnedBlocks = 0
+    var systemReserve: Int
+    var heldFrees: [(sequence: UInt64, start: UInt64, count: UInt64)] = []
 
-    /// Closes its descriptors, releases its locks, cancels what it has parked. The caller keeps the memory of parked requests
-    /// until their completions (ECANCELED) have come.
-    public func closeSession(_ session: SessionID) {}
+    // State tables.
+    let coreIndex: HashIndex
+    var corePool: SlotPool
+    var descriptionPool: SlotPool
+    var lockPool: SlotPool
+    var sessions: [SessionState] = []
+    var freeSessions: [Int] = []
+    /// No description at or above this slot has been used.
+    var descriptionHighWater = 0
+    /// Inodes whose in-core attributes or data are newer than the durable ones, and since when.
+    var dirtySince: [UInt64: UInt64] = [:]
 
-    /// Runs the request. nil: parked; its completion will come from `nextCompletion`.
-    public func submit(_ request: borrowing Request) -> Completion? {
-        Completion(token: request.token, result: request.opcode == .null ? 0 : -38)
+    // Journal and I/O.
+    var journal: Journal
+    var checkpoint = Checkpoint()
+    var pendingIOs: [PendingIO] = []
+    var freeIOs: [Int] = []
+    var segments: [DeviceSegment] = []
+    var pendingOrdered: [(block: UInt64, frames: [UInt32], sequence: UInt64)] = []
+    var detachedImages: [DetachedImage] = []
+    var newMetadataFrames: [(frame: Int, block: UInt64)] = []
+    var imageStamp: [UInt32]
+    var retryFlush = false
+
+    // Hints and scratch that operations use; losing them loses nothing.
+    var readAhead: [Int: (next: UInt64, window: Int)] = [:]
+    let pathBuffers = PathBuffers()
+    var escapeLength = 0
+    var escapeSecond = false
+    var nextWritebackScan: UInt64 = 0
+    /// Inodes whose write-back failed: how often, and with what.
+    var writebackErrors: [UInt64: (generation: UInt32, errno: Int32)] = [:]
+
+    // Engine.
+    var engine = Engine()
+    var journalStarved = false
+    var framesStarved = false
+    var isShuttingDown = false
+    var cleanShutdownDone = false
+    var forceMissAt = -1
+    /// Block accesses of the last attempt that ended without a miss, while misses are being forced: what a test iterates over.
+    package internal(set) var lastAccesses = 0
+
+    // Test hook of Apply.swift: `abortHook` is called between two stores.
+    package var applySteps = 0
+    package var abortAtStep = -1
+    package var abortHook: (() -> Void)?
+
+    /// How much memory `init` wants.
+    public static func regionSize(_ configuration: Configuration, journalBlocks: UInt64) -> Int {
+        layout(configuration, journalBlocks: journalBlocks).size
     }
 
-    /// Takes device completions, reruns what they woke, advances write-back, commit and checkpoint.
-    public func poll() {}
+    static func layout(_ configuration: Configuration, journalBlocks: UInt64) -> Region.Layout {
+        Region.Layout(
+            frames: max(64, configuration.cacheFrames), inodes: max(64, configuration.coreInodes), descriptions: max(64, configuration.descriptions),
+            locks: max(64, configuration.locks), batch: Int(min(max(journalBlocks / 4, 32), 1024)) * BlockLayout.size)
+    }
 
-    /// The next finished request that had been parked.
-    public func nextCompletion() -> Completion? { nil }
+    /// A volume over memory of `regionSize` bytes, zeroed. `Volume.mount` is the way in.
+    init(
+        superblock: Superblock, queue: any DeviceQueue, capabilities: DeviceCapabilities, memory: UnsafeMutableRawPointer,
+        configuration: Configuration
+    ) {
+        self.superblock = superblock
+        self.queue = queue
+        self.capabilities = capabilities
+        self.configuration = configuration
+        geometry = Geometry(superblock)
+        let layout = Volume.layout(configuration, journalBlocks: superblock.journalBlocks)
+        region = unsafe Region(memory, layout: layout)
+        cache = Cache(region)
+        unsafe transaction = Transaction(cache: cache, geometry: geometry, volume: superblock.uuid.0, state: region.state)
+        unsafe groups = .allocate(capacity: geometry.groupCount)
+        unsafe groups.initialize(repeating: GroupSummary(freeBlocks: 0, freeInodes: 0), count: geometry.groupCount)
+        coreIndex = HashIndex(capacity: layout.inodes)
+        corePool = SlotPool(capacity: layout.inodes)
+        descriptionPool = SlotPool(capacity: layout.descriptions)
+        lockPool = SlotPool(capacity: layout.locks)
+        imageStamp = Array(repeating: 0, count: layout.frames)
+        journal = Journal(ring: superblock.journalBlocks, batchCapacity: layout.batch, firstSequence: superblock.firstSequence)
+        isReadOnly = configuration.readOnly || capabilities.readOnly
+        systemReserve = min(max(Int(superblock.blockCount / 200), 64), 8192)
+    }
 
-    /// A parked request ends with EINTR, soon, unless it has had an effect already. Unknown tokens are ignored.
-    public func cancel(session: SessionID, token: UInt64) {}
+    deinit {
+        for group in 0..<geometry.groupCount { unsafe groups[group].pinned?.deallocate() }
+        unsafe groups.deallocate()
+        coreIndex.free()
+        corePool.free()
+        descriptionPool.free()
+        lockPool.free()
+    }
 
-    /// True where `poll` has something to do that no device completion announces.
-    public var hasPendingWork: Bool { false }
+    func note(_ text: String) {
+        if notes.count < 1000 { notes.append(text) }
+    }
 
-    /// The monotonic time at which `poll` must be called at the latest, or nil.
-    public var deadline: UInt64? { nil }
+    /// A structure on the volume is not what it must be: said once in the notes, EUCLEAN to the caller.
+    func damaged(_ what: String) -> Stop {
+        note("damaged: \(what)")
+        return .errno(Errno.damaged)
+    }
 
-    /// Begins an orderly end: everything reaches the device. Poll until it is true.
-    public func shutdown() -> Bool { true }
+    /// Nothing more is written: going on would be guessing what the device holds.
+    func stopWriting(_ reason: String) {
+        if isReadOnly { return }
+        note("read-only from now on: \(reason)")
+        isReadOnly = true
+        failWriters()
+    }
+
+    public func takeNotes() -> [String] {
+        defer { notes.removeAll() }
+        return notes
+    }
+
+    var now: Timestamp {
+        let (seconds, nanoseconds) = clock.wall.quotientAndRemainder(dividingBy: 1_000_000_000)
+        return nanoseconds < 0
+            ? Timestamp(seconds: seconds - 1, nanoseconds: UInt32(nanoseconds + 1_000_000_000))
+            : Timestamp(seconds: seconds, nanoseconds: UInt32(nanoseconds))
+    }
 }

@@ -3,7 +3,10 @@
 #ifndef CSYSTEM_H
 #define CSYSTEM_H
 
+#include "csystem_device.h"
 #include "csystem_intercept.h"
 #include "csystem_memory.h"
+#include "csystem_syscall.h"
+#include "csystem_capi.h"
 
 #endif

@@ -8,4 +8,7 @@
 /// CRC-32C (Castagnoli) of `length` bytes, continuing from `seed` (0 to begin). Hardware instruction where there is one.
 uint32_t dashfs_crc32c(uint32_t seed, const void *_Nonnull bytes, size_t length);
 
+/// Orders the stores before it ahead of the stores after it, as another process that maps the memory sees them.
+static inline void dashfs_release_fence(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
+
 #endif

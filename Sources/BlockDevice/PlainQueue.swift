@@ -1,0 +1,107 @@
+/// A file queue without io_uring: plain system calls, for machines that forbid it. Invariant: a request is carried out in the
+/// `kick` that follows its submission, by the caller's own thread, which waits for the device; completions are taken
+/// afterwards. No threads.
+import CSystem
+import Glibc
+
+@safe final class PlainQueue: DeviceQueue {
+    private let device: FileDevice
+    private let capabilities: DeviceCapabilities
+    private(set) var counters = DeviceCounters()
+    private var table: RequestTable
+    private var waiting: SlotBacklog
+    private var finished: CompletionBacklog
+    /// Completions that nobody may see before the next `kick`.
+    private var refused: CompletionBacklog
+    private(set) var inFlight = 0
+
+    init(device: FileDevice, depth: Int) {
+        self.device = device
+        capabilities = device.capabilities
+        table = RequestTable(depth: depth)
+        waiting = SlotBacklog(depth: depth)
+        finished = CompletionBacklog(depth: depth)
+        refused = CompletionBacklog(depth: depth)
+    }
+
+    var room: Int { table.depth - inFlight }
+
+    func submit(
+        _ operation: DeviceOperation, offset: UInt64, segments: UnsafeBufferPointer<DeviceSegment>, length: Int,
+        forceUnitAccess: Bool, tag: UInt64
+    ) -> Bool {
+        guard inFlight < table.depth else { return false }
+        let error = unsafe capabilities.check(
+            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
+        if error != 0 {
+            refused.append(DeviceCompletion(tag: tag, error: error))
+        } else if let slot = unsafe table.take(
+            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess, tag: tag,
+            sectorSize: device.directSectorSize)
+        {
+            counters.count(operation, length: length)
+            waiting.append(slot)
+        } else {
+            return false
+        }
+        inFlight += 1
+        return true
+    }
+
+    func kick() {
+        while let completion = refused.popFirst() { finished.append(completion) }
+        while let slot = waiting.first {
+            waiting.removeFirst()
+            finished.append(table.release(slot, error: run(slot)))
+        }
+    }
+
+    private func run(_ index: Int) -> Int32 {
+        while true {
+            let slot = table.slot(index)
+            var result: Int
+            switch slot.operation {
+            case .flush: result = device.flushNow()
+            case .discard: result = device.discardNow(offset: slot.offset, length: slot.length)
+            case .writeZeroes: result = device.zeroNow(offset: slot.offset, length: slot.length)
+            case .read, .write: result = transfer(index, slot)
+            }
+            if let error = table.progress(index, result: result, sectorSize: device.directSectorSize) {
+                guard error == 0, slot.forceUnitAccess else { return error }
+                result = device.flushNow()
+                return result < 0 ? Int32(truncatingIfNeeded: 0 &- result) : 0
+            }
+        }
+    }
+
+    private func transfer(_ index: Int, _ slot: RequestSlot) -> Int {
+        let place = off_t(slot.offset) + off_t(slot.done)
+        let done: Int
+        if let piece = unsafe table.remainingPiece(index) {
+            done =
+                slot.operation == .read
+                ? unsafe pread(device.descriptor, piece.baseAddress, piece.count, place)
+                : unsafe pwrite(device.descriptor, piece.baseAddress, piece.count, place)
+        } else {
+            let rest = unsafe table.remaining(index)
+            done =
+                slot.operation == .read
+                ? unsafe preadv(device.descriptor, rest.baseAddress, Int32(rest.count), place)
+                : unsafe pwritev(device.descriptor, rest.baseAddress, Int32(rest.count), place)
+        }
+        return done < 0 ? -Int(errno) : done
+    }
+
+    func nextCompletion() -> DeviceCompletion? {
+        guard let completion = finished.popFirst() else { return nil }
+        inFlight -= 1
+        return completion
+    }
+
+    func register(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) {}
+
+    /// None is needed: after `kick`, everything is there.
+    var wakeupDescriptor: Int32 { -1 }
+    func armWakeup() {}
+    func disarmWakeup() {}
+}

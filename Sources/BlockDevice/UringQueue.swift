@@ -1,0 +1,255 @@
+/// A file queue on io_uring.
+///
+/// Invariants:
+/// - requests wait in `waiting` until `kick`, which hands all of them to the kernel with one system call (none with SQPOLL while
+///   its thread is awake); completions are read from the ring's tail, without one;
+/// - a slot's index is the ring's `user_data`; a slot is in `waiting`, or in the kernel, or free;
+/// - the ring has as many entries as there are slots, so that neither of its queues can overflow;
+/// - the file is registered, so the ring holds the locked description as long as any request is in flight.
+/// One thread.
+///
+/// Measured with `strace -f -c dashfs-device-bench requests FILE N`, submission thread and registered memory, 2 cores: 500,
+/// 5,000 and 20,000 reads and writes took 288 system calls each, start-up and end of the program included
+/// (`SystemCallTests` repeats it). A 4 KiB write and flush in the same run: bare pwrite and fdatasync 115 us (median), this queue
+/// 114 us, with every flush queued 174 us, with a submission thread 103 us.
+import CLiburing
+import CSystem
+import Glibc
+
+@safe final class UringQueue: DeviceQueue {
+    struct SetupFailure: Error { var errno: Int32 }
+
+    private let device: FileDevice
+    private let capabilities: DeviceCapabilities
+    private let ring: UnsafeMutablePointer<io_uring>
+    private(set) var counters = DeviceCounters()
+    private var table: RequestTable
+    private var waiting: SlotBacklog
+    /// Completions that did not come from the ring: of malformed requests, and of those carried out in this thread.
+    private var apart: CompletionBacklog
+    /// Of `apart`, how many `kick` has let out.
+    private var told = 0
+    private(set) var inFlight = 0
+    /// The kernel has not been given all it should have: it was out of memory, interrupted, or stopped at a bad entry, its
+    /// submission thread is behind, or a request came back short. `nextCompletion` tries again.
+    private var mustSend = false
+    private var hasRegisteredFile = false
+    /// A kernel thread takes the submissions.
+    private let polled: Bool
+    /// Moving average of what a flush in this thread takes, in nanoseconds.
+    private var flushAverage: UInt64 = 0
+    /// Flushes that go through the ring before one is tried again in this thread.
+    private var queuedFlushes = 0
+    /// Above this, the 50 us that waking a kernel worker costs are not worth stopping the caller's thread.
+    private static let shortFlushNanoseconds: UInt64 = 400_000
+    private static let flushesBetweenTrials = 64
+    /// Registered memory, in pieces of at most `pieceSize` as the kernel wants it.
+    private var registered: UnsafeMutableRawBufferPointer?
+    private static let pieceSize = 1 << 30
+
+    static func make(device: FileDevice, depth: Int) -> Result<UringQueue, SetupFailure> {
+        let ring = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
+        unsafe ring.initialize(to: io_uring())
+        var result: Int32 = -ENOSYS
+        if let idle = device.options.submissionPollingMilliseconds {
+            var parameters = io_uring_params()
+            parameters.flags = UInt32(IORING_SETUP_SQPOLL)
+            parameters.sq_thread_idle = idle
+            result = unsafe io_uring_queue_init_params(UInt32(depth), ring, &parameters)
+            if result < 0 {
+                device.warn("the kernel gives no submission thread (SQPOLL): \(errorText(-result)); each batch costs a system call")
+            }
+        }
+        if result < 0 {
+            var parameters = io_uring_params()
+            result = unsafe io_uring_queue_init_params(UInt32(depth), ring, &parameters)
+        }
+        guard result >= 0 else {
+            unsafe ring.deallocate()
+            return .failure(SetupFailure(errno: -result))
+        }
+        return unsafe .success(UringQueue(device: device, depth: depth, ring: ring))
+    }
+
+    private init(device: FileDevice, depth: Int, ring: UnsafeMutablePointer<io_uring>) {
+        self.device = device
+        self.capabilities = device.capabilities
+        unsafe self.ring = unsafe ring
+        table = RequestTable(depth: depth)
+        waiting = SlotBacklog(depth: depth)
+        apart = CompletionBacklog(depth: depth)
+        polled = unsafe ring.pointee.flags & UInt32(IORING_SETUP_SQPOLL) != 0
+        var file = device.descriptor
+        hasRegisteredFile = unsafe io_uring_register_files(ring, &file, 1) == 0
+    }
+
+    deinit {
+        unsafe io_uring_queue_exit(ring)
+        unsafe ring.deallocate()
+    }
+
+    var room: Int { table.depth - inFlight }
+
+    func submit(
+        _ operation: DeviceOperation, offset: UInt64, segments: UnsafeBufferPointer<DeviceSegment>, length: Int,
+        forceUnitAccess: Bool, tag: UInt64
+    ) -> Bool {
+        guard inFlight < table.depth else { return false }
+        let error = unsafe capabilities.check(
+            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
+        if error != 0 {
+            apart.append(DeviceCompletion(tag: tag, error: error))
+        } else if let slot = unsafe table.take(
+            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess, tag: tag,
+            sectorSize: device.directSectorSize)
+        {
+            counters.count(operation, length: length)
+            waiting.append(slot)
+        } else {
+            return false
+        }
+        inFlight += 1
+        return true
+    }
+
+    func kick() {
+        told = apart.count
+        send()
+    }
+
+    /// Fills the submission queue from `waiting` and tells the kernel.
+    private func send() {
+        guard mustSend || waiting.count > 0 else { return }
+        var any = mustSend
+        mustSend = false
+        while let index = waiting.first {
+            if let result = runHere(index) {
+                waiting.removeFirst()
+                apart.append(table.release(index, error: Int32(truncatingIfNeeded: 0 &- result)))
+                told += 1
+                continue
+            }
+            guard let entry = unsafe io_uring_get_sqe(ring) else {
+                mustSend = true
+                break
+            }
+            waiting.removeFirst()
+            unsafe prepare(entry, index)
+            any = true
+        }
+        guard any else { return }
+        let result = unsafe io_uring_submit(ring)
+        let left = unsafe io_uring_sq_ready(ring)
+        if result < 0 || (!polled && left > 0) { mustSend = true }
+    }
+
+    /// Carries a request out in this thread where the ring has no operation for it or would take longer: 0 or a negated errno;
+    /// nil where it is for the ring.
+    private func runHere(_ index: Int) -> Int? {
+        let slot = table.slot(index)
+        if slot.operation == .discard && device.isBlockDevice {
+            return device.discardNow(offset: slot.offset, length: slot.length)
+        }
+        guard slot.operation == .flush, device.options.flush == .adaptive, !polled, inFlight == 1 else { return nil }
+        if queuedFlushes > 0 {
+            queuedFlushes -= 1
+            return nil
+        }
+        let start = monotonicNanoseconds()
+        let result = device.flushNow()
+        flushAverage = (flushAverage &* 7 &+ (monotonicNanoseconds() &- start)) / 8
+        if flushAverage > Self.shortFlushNanoseconds { queuedFlushes = Self.flushesBetweenTrials }
+        return result
+    }
+
+    private func prepare(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ index: Int) {
+        let slot = table.slot(index)
+        let place = slot.offset + UInt64(slot.done)
+        let file = device.descriptor
+        switch slot.operation {
+        case .flush: unsafe io_uring_prep_fsync(entry, file, UInt32(IORING_FSYNC_DATASYNC))
+        case .discard: unsafe io_uring_prep_fallocate(entry, file, dashfs_punch_mode(), off_t(slot.offset), off_t(slot.length))
+        case .writeZeroes:
+            let mode = device.isBlockDevice ? dashfs_zero_mode() : dashfs_punch_mode()
+            unsafe io_uring_prep_fallocate(entry, file, mode, off_t(slot.offset), off_t(slot.length))
+        case .read, .write:
+            let reads = slot.operation == .read
+            if let piece = unsafe table.remainingPiece(index) {
+                let count = UInt32(piece.count)
+                if let buffer = unsafe registeredIndex(of: piece) {
+                    unsafe reads
+                        ? io_uring_prep_read_fixed(entry, file, piece.baseAddress, count, place, buffer)
+                        : io_uring_prep_write_fixed(entry, file, piece.baseAddress, count, place, buffer)
+                } else {
+                    unsafe reads
+                        ? io_uring_prep_read(entry, file, piece.baseAddress, count, place)
+                        : io_uring_prep_write(entry, file, piece.baseAddress, count, place)
+                }
+            } else {
+                let rest = unsafe table.remaining(index)
+                unsafe reads
+                    ? io_uring_prep_readv(entry, file, rest.baseAddress, UInt32(rest.count), place)
+                    : io_uring_prep_writev(entry, file, rest.baseAddress, UInt32(rest.count), place)
+            }
+            if slot.forceUnitAccess { unsafe dashfs_uring_set_durable(entry) }
+        }
+        if hasRegisteredFile { unsafe dashfs_uring_use_registered_file(entry) }
+        unsafe io_uring_sqe_set_data64(entry, UInt64(index))
+    }
+
+    func nextCompletion() -> DeviceCompletion? {
+        if told > 0, let completion = apart.popFirst() {
+            told -= 1
+            inFlight -= 1
+            return completion
+        }
+        var user: UInt64 = 0
+        var result: Int32 = 0
+        while unsafe dashfs_uring_take(ring, &user, &result) != 0 {
+            let index = Int(truncatingIfNeeded: user)
+            if let error = table.progress(index, result: Int(result), sectorSize: device.directSectorSize) {
+                inFlight -= 1
+                return table.release(index, error: error)
+            }
+            waiting.append(index)
+            mustSend = true
+        }
+        if mustSend { send() }
+        return nil
+    }
+
+    func register(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) {
+        guard let base = memory.baseAddress, memory.count > 0, unsafe registered == nil else {
+            throw DeviceError(device: device.path, errno: EINVAL, message: "memory can be registered once, and not none")
+        }
+        var pieces: [iovec] = unsafe []
+        for start in stride(from: 0, to: memory.count, by: Self.pieceSize) {
+            unsafe pieces.append(iovec(iov_base: base + start, iov_len: min(Self.pieceSize, memory.count - start)))
+        }
+        let result = unsafe io_uring_register_buffers(ring, &pieces, UInt32(pieces.count))
+        if result < 0 {
+            let hint = result == -ENOMEM ? "; raise the locked-memory limit (ulimit -l)" : ""
+            device.warn("memory cannot be registered with the kernel: \(errorText(-result))\(hint); each request maps its own")
+        } else {
+            unsafe registered = unsafe memory
+        }
+    }
+
+    /// Which registered piece a piece of memory lies in, wholly.
+    private func registeredIndex(of piece: UnsafeMutableRawBufferPointer) -> Int32? {
+        guard let memory = unsafe registered, let start = memory.baseAddress, let address = piece.baseAddress,
+            unsafe address >= start
+        else { return nil }
+        let offset = unsafe address - start
+        guard offset < memory.count, piece.count <= memory.count - offset,
+            offset / Self.pieceSize == (offset + piece.count - 1) / Self.pieceSize
+        else { return nil }
+        return Int32(offset / Self.pieceSize)
+    }
+
+    /// The ring itself: it polls readable while there are completions, so there is nothing to arm and no wake-up to lose, and
+    /// nothing is signalled while nobody waits. (An eventfd would need a fence on both sides and a read after each sleep.)
+    var wakeupDescriptor: Int32 { unsafe ring.pointee.ring_fd }
+    func armWakeup() {}
+    func disarmWakeup() {}
+}

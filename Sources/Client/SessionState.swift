@@ -1,0 +1,54 @@
+import CSystem
+
+#if !hasFeature(Embedded)
+    import Wire
+#endif
+
+/// Private memory of a session and its channels: one anonymous mapping, so that nothing here needs an allocator.
+///
+/// Invariant: everything but the atomic words (`busy`, `addLock`, `channelCount`) is written by the thread that holds the channel, or under
+/// `addLock`. The mapping is copied by fork like any private memory; the shared segments are not (MADV_DONTFORK), and the word at `aliveWord`,
+/// which the kernel zeroes in a child, tells the two apart.
+///
+///     0      SessionState
+///     4096   channels: 256 × 1024 bytes: busy word (0), ChannelState (64), sequence of each tag (512)
+@safe struct SessionState {
+    var socket: Int32
+    var doorbell: Int32
+    var descriptorFloor: Int32
+    var session: UInt32
+    var epoch: UInt64
+    /// 1 in the process that connected, 0 in its forked children.
+    var aliveWord: UnsafeMutableRawPointer
+
+    static let addLock = 2048
+    static let channelCount = 2112
+    static let channels = 4096
+    static let channelBytes = 1024
+    static let channelLimit: UInt32 = 256
+    static let bytes = channels + Int(channelLimit) * channelBytes
+}
+
+/// What the holder of a channel knows about it.
+@safe struct ChannelState {
+    static let offset = 64
+    static let sequences = 512
+
+    var requests: UnsafeMutableRawPointer
+    var completions: UnsafeMutableRawPointer
+    var arena: UnsafeMutableRawPointer
+    var arenaBytes: Int
+    /// The number of the next request; the first is 1.
+    var sequence: UInt32 = 1
+    var sleepCount: UInt32 = 0
+    /// Bit n: tag n is free.
+    var freeTags: UInt64 = ~0
+    /// How long to look for an answer before sleeping, in processor cycles. Follows what calls have taken.
+    var spinCycles: UInt64
+    /// The tag of the last completion taken, whose path area may hold the rest of an escaping path.
+    var lastTag: UInt8 = 0
+    /// Set when the session turned out to be over: everything fails with EIO from then on.
+    var dead = false
+    /// Requests whose answer was awaited asleep, for statistics and tests.
+    var sleeps: UInt64 = 0
+}

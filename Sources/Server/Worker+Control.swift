@@ -1,0 +1,211 @@
+import CSystem
+import Logging
+import Volume
+import Wire
+
+/// Connections, as the worker handles them between rounds: accept, hello, more channels, statistics, death.
+///
+/// Invariant: everything a peer sends is 64 bytes copied to private memory and checked here; a message that is none ends its connection. Nothing here waits.
+extension Worker {
+    func handleControl() {
+        unsafe withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 64) { list in
+            guard let first = list.baseAddress else { return }
+            let count = unsafe dashfs_sys_epoll_wait(control.events, first, 64, 0)
+            guard count > 0 else { return }
+            for position in 0..<count {
+                let data = unsafe dashfs_epoll_data(first + position)
+                switch EventTag.kind(data) {
+                case EventTag.listener: acceptAll()
+                case EventTag.signal, EventTag.stop: attention.stop()
+                case EventTag.death:
+                    if let session = unsafe session(data) { unsafe endSession(session, reason: "the client process died") }
+                case EventTag.socket:
+                    guard let session = unsafe session(data) else { continue }
+                    unsafe receive(session, events: dashfs_epoll_events(first + position))
+                default: break
+                }
+            }
+        }
+        attention.clear()
+    }
+
+    private func acceptAll() {
+        while true {
+            let accepted = dashfs_sys_accept(control.listener)
+            if accepted < 0 { return }
+            let socket = Int32(truncatingIfNeeded: accepted)
+            guard let session = unsafe freeSession() else {
+                logger.warning("connection refused: \(sessionCapacity) sessions are open already")
+                _ = dashfs_sys_close(socket)
+                continue
+            }
+            var peer = dashfs_peer()
+            guard unsafe dashfs_peer_credentials(socket, &peer) == 0 else {
+                _ = dashfs_sys_close(socket)
+                continue
+            }
+            unsafe session.pointee.phase = .greeting
+            unsafe session.pointee.socket = socket
+            unsafe session.pointee.process = peer.process
+            unsafe session.pointee.user = peer.user
+            unsafe session.pointee.pidfd = Int32(dashfs_peer_pidfd(socket, peer.process))
+            unsafe session.pointee.refused = !configuration.admits(user: peer.user, groups: [peer.group] + (peerGroups(socket) ?? []))
+            sessionCount += 1
+            if unsafe session.pointee.pidfd < 0 {
+                // It has died since, or nothing can tell when it does.
+                unsafe endSession(session, reason: "no pidfd for the client")
+                continue
+            }
+            let interest = UInt32(dashfs_epoll_in | dashfs_epoll_peer_closed)
+            unsafe _ = dashfs_sys_epoll_add(control.events, socket, interest, EventTag.make(EventTag.socket, session.pointee))
+            unsafe _ = dashfs_sys_epoll_add(
+                control.events, session.pointee.pidfd, UInt32(dashfs_epoll_in), EventTag.make(EventTag.death, session.pointee))
+        }
+    }
+
+    private func freeSession() -> UnsafeMutablePointer<SessionEnd>? {
+        for index in 0..<sessionCapacity where unsafe sessions[index].phase == .free { return unsafe sessions + index }
+        return nil
+    }
+
+    /// Supplementary groups; nil where the kernel does not tell.
+    private func peerGroups(_ socket: Int32) -> [UInt32]? {
+        let capacity = 65536
+        var count = 0
+        let groups = unsafe [UInt32](unsafeUninitializedCapacity: capacity) { buffer, used in
+            guard let base = buffer.baseAddress else { return }
+            count = unsafe dashfs_peer_groups(socket, base, UInt32(capacity))
+            used = max(0, count)
+        }
+        return count < 0 ? nil : groups
+    }
+
+    private func receive(_ session: UnsafeMutablePointer<SessionEnd>, events: UInt32) {
+        var handed = (Int32(-1), Int32(-1), Int32(-1), Int32(-1))
+        var descriptors: Int32 = 0
+        var message: ControlMessage?
+        let socket = unsafe session.pointee.socket
+        let length = unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes, alignment: 8) { packet -> Int in
+            guard let bytes = packet.baseAddress else { return 0 }
+            let length = unsafe withUnsafeMutablePointer(to: &handed) { pointer in
+                unsafe pointer.withMemoryRebound(to: Int32.self, capacity: 4) {
+                    unsafe dashfs_receive_packet(socket, bytes, packet.count, $0, &descriptors, Int32(dashfs_dont_wait))
+                }
+            }
+            if length == ControlMessage.bytes { message = unsafe ControlMessage(UnsafeRawBufferPointer(packet)) }
+            return length
+        }
+        // Clients send no descriptors; what came all the same is closed.
+        for (position, descriptor) in [handed.0, handed.1, handed.2, handed.3].enumerated() where position < Int(descriptors) {
+            _ = dashfs_sys_close(descriptor)
+        }
+        if Int64(length) == -ErrorNumber.again { return }
+        if length <= 0 { return unsafe endSession(session, reason: "the client disconnected") }
+        guard let message, descriptors == 0 else {
+            return unsafe endSession(session, reason: "a control packet that is not a message", hostile: true)
+        }
+        unsafe handle(message, session)
+    }
+
+    private func handle(_ message: ControlMessage, _ session: UnsafeMutablePointer<SessionEnd>) {
+        var answer = ControlMessage(message.kind)
+        answer.epoch = epoch
+        answer.session = UInt32(bitPattern: unsafe session.pointee.index)
+        guard message.version == Layout.version else {
+            logger.warning("connection refused: protocol version \(message.version), this server speaks \(Layout.version)")
+            return unsafe refuse(session, &answer, -ErrorNumber.protocolMismatch, "another protocol version")
+        }
+        guard unsafe !session.pointee.refused else {
+            statistics.sessionsRefused &+= 1
+            logger.warning("connection refused: user \(unsafe session.pointee.user) is not among the allowed (--allow-user, --allow-group)")
+            return unsafe refuse(session, &answer, -ErrorNumber.access, "not allowed")
+        }
+        let phase = unsafe session.pointee.phase
+        switch (message.kind, phase) {
+        case (ControlMessage.Kind.hello, .greeting):
+            unsafe open(session, message, &answer)
+        case (ControlMessage.Kind.addChannel, .open):
+            unsafe offerChannel(session, message, &answer, doorbell: -1)
+        case (ControlMessage.Kind.statistics, _):
+            let text = Array(statistics.json(epoch: epoch, sessions: sessionCount, channels: channelCount).utf8.prefix(60_000))
+            answer.payloadBytes = UInt32(text.count)
+            unsafe send(session, answer, payload: text, descriptors: [])
+        default:
+            unsafe endSession(session, reason: "control message \(message.kind) out of turn", hostile: true)
+        }
+    }
+
+    private func open(_ session: UnsafeMutablePointer<SessionEnd>, _ message: ControlMessage, _ answer: inout ControlMessage) {
+        let socket = unsafe session.pointee.socket
+        var peer = dashfs_peer()
+        unsafe _ = dashfs_peer_credentials(socket, &peer)
+        guard let groups = peerGroups(socket) else {
+            return unsafe refuse(session, &answer, -ErrorNumber.access, "the kernel does not tell the client's groups")
+        }
+        let credentials = Credentials(user: peer.user, group: peer.group, groups: groups, process: peer.process)
+        guard let identifier = volume.openSession(credentials) else {
+            logger.warning("connection refused: the volume has no room for another session")
+            return unsafe refuse(session, &answer, -ErrorNumber.tooManyFiles, "no room")
+        }
+        unsafe session.pointee.phase = .open
+        unsafe session.pointee.volumeSession = identifier
+        let doorbell = Int32(dashfs_sys_eventfd())
+        unsafe session.pointee.doorbell = doorbell
+        guard doorbell >= 0 else { return unsafe refuse(session, &answer, Int64(doorbell), "no eventfd") }
+        // Edge-triggered: every ring is heard once, and nobody has to read the counter.
+        unsafe _ = dashfs_sys_epoll_add(
+            events, doorbell, UInt32(dashfs_epoll_in) | dashfs_epoll_edge(), EventTag.make(EventTag.doorbell, session.pointee))
+        statistics.sessionsOpened &+= 1
+        unsafe offerChannel(session, message, &answer, doorbell: doorbell)
+    }
+
+    /// Makes a channel and hands its segments over, after the doorbell where that is given.
+    private func offerChannel(
+        _ session: UnsafeMutablePointer<SessionEnd>, _ message: ControlMessage, _ answer: inout ControlMessage, doorbell: Int32
+    ) {
+        let wanted = Int(message.arenaBytes)
+        guard wanted >= Layout.arenaMinimum, wanted <= Layout.arenaMaximum, wanted % 4096 == 0 else {
+            return unsafe endSession(session, reason: "an arena of \(wanted) bytes", hostile: true)
+        }
+        do throws(ErrorCode) {
+            var (end, requests, completions) = try unsafe addChannel(session, arenaBytes: wanted)
+            answer.channel = UInt32(bitPattern: unsafe session.pointee.channelCount - 1)
+            answer.arenaBytes = UInt32(wanted)
+            _ = unsafe end
+            let segments = [requests.descriptor, completions.descriptor]
+            unsafe send(session, answer, payload: [], descriptors: doorbell >= 0 ? [doorbell] + segments : segments)
+            requests.closeDescriptor()
+            completions.closeDescriptor()
+        } catch {
+            logger.warning("a channel was refused", metadata: ["errno": "\(error.number)"])
+            answer.status = -error.number
+            if doorbell >= 0 {
+                unsafe refuse(session, &answer, Int64(answer.status), "no channel")
+            } else {
+                unsafe send(session, answer, payload: [], descriptors: [])
+            }
+        }
+    }
+
+    private func refuse(_ session: UnsafeMutablePointer<SessionEnd>, _ answer: inout ControlMessage, _ status: Int64, _ reason: String) {
+        answer.status = Int32(truncatingIfNeeded: status)
+        unsafe send(session, answer, payload: [], descriptors: [])
+        unsafe endSession(session, reason: reason)
+    }
+
+    private func send(_ session: UnsafeMutablePointer<SessionEnd>, _ message: ControlMessage, payload: [UInt8], descriptors: [Int32]) {
+        var packet = [UInt8](repeating: 0, count: ControlMessage.bytes)
+        unsafe packet.withUnsafeMutableBytes { unsafe message.store($0) }
+        packet += payload
+        let socket = unsafe session.pointee.socket
+        let sent = unsafe packet.withUnsafeBytes { bytes -> Int in
+            unsafe descriptors.withUnsafeBufferPointer { list in
+                guard let base = bytes.baseAddress else { return 0 }
+                return unsafe dashfs_send_packet(
+                    socket, base, bytes.count, list.baseAddress, Int32(list.count), Int32(dashfs_dont_wait))
+            }
+        }
+        // A peer that does not take its answers ends itself, and nobody waits for it.
+        if sent < 0 { unsafe endSession(session, reason: "its control socket takes nothing (errno \(-sent))") }
+    }
+}

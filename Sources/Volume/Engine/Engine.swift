@@ -1,0 +1,429 @@
+/// The life of a request: run, park on what it lacks, run again.
+///
+/// Invariants: a run either commits one transaction or leaves nothing; a parked request holds pins (so that a rerun gets further) and
+/// perhaps a ticket, nothing else; whatever can wake it is named by its reason. Requests that wait for frames hold no pins unless they are
+/// the oldest, so that someone can always go on.
+struct Engine {
+    enum Reason {
+        case runnable
+        /// Fills under way.
+        case blocks
+        case frames
+        case journal
+        case durable(UInt64)
+        case writeback(UInt64)
+        case ticket(UInt64)
+        case lock(UInt64)
+    }
+
+    /// A request that is not finished.
+    final class Parked {
+        var request: Request
+        var progress = Progress()
+        var task = Task.request
+        var id: UInt64 = 0
+        var reason = Reason.runnable
+        var waitFor: [UInt32] = []
+        var pins: [(frame: Int, content: UInt32)] = []
+        var cancelled = false
+        /// An errno that a fill ended with.
+        var failure: Int32 = 0
+        init(_ request: Request) { self.request = request }
+    }
+
+    /// What runs: a caller's request, or work of the volume's own.
+    enum Task: Equatable {
+        case request
+        case writeback(UInt64)
+        case reclaim(UInt64)
+        /// After mount: starts the reclaim of every inode in the orphan table.
+        case orphans
+    }
+
+    var parked: [Parked] = []
+    var completions: [Completion] = []
+    var nextID: UInt64 = 1
+    var runnable = 0
+    /// Inodes with a write-back or reclaim task.
+    var writingBack: Set<UInt64> = []
+    var reclaiming: Set<UInt64> = []
+    /// Tickets: inode → id of the request that is in the middle of changing it.
+    var tickets: [UInt64: UInt64] = [:]
+    /// Id of the running request.
+    var current: UInt64 = 0
+    /// Lists of file indexes that write-back passes work through; `Progress.work` names one.
+    var workLists: [[UInt64]] = []
+    var freeWorkLists: [Int] = []
+}
+
+/// What a run of an operation says: its answer, or that there is more to do in a further transaction.
+struct Outcome {
+    var result: Int64
+    var info0: UInt64 = 0
+    var info1: UInt64 = 0
+    var info2: UInt64 = 0
+    var again = false
+
+    @inline(__always) init(_ result: Int64, _ info0: UInt64 = 0, _ info1: UInt64 = 0, _ info2: UInt64 = 0) {
+        self.result = result
+        self.info0 = info0
+        self.info1 = info1
+        self.info2 = info2
+    }
+    static var more: Outcome {
+        var outcome = Outcome(0)
+        outcome.again = true
+        return outcome
+    }
+}
+
+extension Volume {
+    // MARK: The public surface
+
+    /// Runs the request. nil: parked; its completion will come from `nextCompletion`.
+    public func submit(_ request: borrowing Request) -> Completion? {
+        var progress = Progress()
+        engine.current = engine.nextID
+        engine.nextID &+= 1
+        let id = engine.current
+        let copy = copy request
+        switch run(copy, .request, &progress) {
+        case .finished(let completion): return completion
+        case .stopped(let stop):
+            let parked = Engine.Parked(copy)
+            parked.id = id
+            parked.progress = progress
+            engine.parked.append(parked)
+            park(parked, stop)
+            queue.kick()
+            return nil
+        }
+    }
+
+    /// Takes device completions, reruns what they woke, advances write-back, commit and checkpoint.
+    public func poll() {
+        var rounds = 0
+        while rounds < 64 {
+            rounds += 1
+            var progress = takeCompletions()
+            if !pendingOrdered.isEmpty { pushOrderedWrites() }
+            if retryFlush { resubmitFlush() }
+            if engine.runnable > 0 {
+                runParked()
+                progress = true
+            }
+            startDueWriteback()
+            advanceCheckpoint()
+            advanceJournal()
+            if !progress && engine.runnable == 0 { break }
+        }
+        relieveStarvation()
+        queue.kick()
+    }
+
+    /// The next finished request that had been parked.
+    public func nextCompletion() -> Completion? {
+        engine.completions.isEmpty ? nil : engine.completions.removeFirst()
+    }
+
+    /// A parked request ends with EINTR, soon, unless it has had an effect already. Unknown tokens are ignored.
+    public func cancel(session: SessionID, token: UInt64) {
+        for parked in engine.parked where parked.task == .request && parked.request.session == session && parked.request.token == token {
+            parked.cancelled = true
+            wake(parked)
+        }
+    }
+
+    /// True where `poll` has something to do that no device completion announces.
+    public var hasPendingWork: Bool {
+        engine.runnable > 0 || !engine.completions.isEmpty || retryFlush || queue.inFlight > 0 && queue.wakeupDescriptor < 0
+    }
+
+    /// Requests that the device has not answered.
+    public var inFlight: Int { queue.inFlight }
+
+    /// The monotonic time at which `poll` must be called at the latest, or nil.
+    public var deadline: UInt64? {
+        if isReadOnly { return nil }
+        var earliest: UInt64?
+        if journal.openLength > 0 { earliest = journal.openedAt &+ configuration.commitIntervalNanoseconds }
+        if let oldest = oldestDirty { earliest = min(earliest ?? .max, oldest &+ configuration.commitIntervalNanoseconds / 2) }
+        return earliest
+    }
+
+    // MARK: Running
+
+    enum RunResult {
+        case finished(Completion)
+        case stopped(Stop)
+    }
+
+    /// Runs until an answer or a stop. Steps of long work follow each other here; every one is its own transaction.
+    @inline(__always) private func run(_ request: Request, _ task: Engine.Task, _ progress: inout Progress) -> RunResult {
+        let tx = transaction
+        var steps = 0
+        while true {
+            tx.begin()
+            tx.forcedMiss = forceMissAt
+            tx.nextProgress = progress
+            tx.isInternal = task != .request
+            do throws(Stop) {
+                let outcome = try perform(request, task, progress, tx)
+                if !tx.isEmpty { try commit(tx, token: request.token, result: outcome.result) }
+                if tx.forcedMiss >= 0 { lastAccesses = tx.accesses }
+                progress = tx.nextProgress
+                if outcome.again {
+                    steps += 1
+                    continue
+                }
+                end(&progress)
+                var completion = Completion(token: request.token, result: outcome.result)
+                completion.info0 = outcome.info0
+                completion.info1 = outcome.info1
+                completion.info2 = outcome.info2
+                return .finished(completion)
+            } catch {
+                tx.drop()
+                forceMissAt = -1
+                if case .errno(let errno) = error {
+                    // A transfer that has moved bytes says how many; the error, if it lasts, meets the next call.
+                    let result = progress.moved > 0 && progress.phase == 0 ? Int64(progress.moved) : -Int64(errno)
+                    end(&progress)
+                    var completion = Completion(token: request.token, result: result)
+                    if errno == Volume.escapeErrno {
+                        completion.info0 = UInt64(escapeLength)
+                        completion.info1 = escapeSecond ? 1 : 0
+                    }
+                    return .finished(completion)
+                }
+                // A write-back pass keeps its plan over reruns.
+                progress.work = tx.nextProgress.work
+                return .stopped(error)
+            }
+        }
+    }
+
+    /// What a request holds besides memory goes back.
+    private func end(_ progress: inout Progress) {
+        if progress.ticketInode != 0 {
+            engine.tickets[progress.ticketInode] = nil
+            wakeTicketWaiters(progress.ticketInode)
+            progress.ticketInode = 0
+        }
+        if progress.work >= 0 {
+            engine.freeWorkLists.append(progress.work)
+            progress.work = -1
+        }
+    }
+
+    private func perform(_ request: Request, _ task: Engine.Task, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        switch task {
+        case .request: try dispatch(request, progress, tx)
+        case .writeback(let inode): try writeBack(inode, progress, forSync: false, dataOnly: false, tx) ? Outcome(0) : .more
+        case .reclaim(let inode): try reclaim(inode, tx) ? Outcome(0) : .more
+        case .orphans: try startNextOrphan(progress, tx) ? Outcome(0) : .more
+        }
+    }
+
+    private func runParked() {
+        var index = 0
+        while index < engine.parked.count {
+            let parked = engine.parked[index]
+            guard case .runnable = parked.reason else {
+                index += 1
+                continue
+            }
+            engine.runnable -= 1
+            for pin in parked.pins { cache.unpin(pin.frame, pin.content) }
+            // The old pins protect until the rerun has touched the frames again: nothing is evicted in between.
+            parked.pins.removeAll(keepingCapacity: true)
+            engine.current = parked.id
+            var result: RunResult
+            if parked.failure != 0 || parked.cancelled {
+                let errno = parked.failure != 0 ? parked.failure : Errno.interrupted
+                let moved = parked.progress.phase == 0 ? Int64(parked.progress.moved) : 0
+                end(&parked.progress)
+                result = .finished(Completion(token: parked.request.token, result: moved > 0 ? moved : -Int64(errno)))
+            } else {
+                result = run(parked.request, parked.task, &parked.progress)
+            }
+            switch result {
+            case .finished(let completion):
+                engine.parked.removeAll { $0 === parked }
+                finishTask(parked, completion)
+            case .stopped(let stop):
+                park(parked, stop)
+                index += 1
+            }
+        }
+    }
+
+    private func finishTask(_ parked: Engine.Parked, _ completion: Completion) {
+        switch parked.task {
+        case .request: engine.completions.append(completion)
+        case .writeback(let inode):
+            engine.writingBack.remove(inode)
+            if completion.result < 0 { writebackFailed(inode, Int32(-completion.result)) }
+            wakeWritebackWaiters(inode)
+        case .orphans:
+            if completion.result < 0 { note("the orphan table cannot be read (errno \(-completion.result)); `dashfs check` tells more") }
+        case .reclaim(let inode):
+            engine.reclaiming.remove(inode)
+            if completion.result < 0 { note("inode \(inode) cannot be reclaimed (errno \(-completion.result)); `dashfs check` tells more") }
+            wakeTicketWaiters(inode)
+        }
+    }
+
+    // MARK: Parking
+
+    private func park(_ parked: Engine.Parked, _ stop: Stop) {
+        let tx = transaction
+        switch stop {
+        case .errno: break
+        case .missing:
+            for frame in tx.touched.prefix(32) {
+                let state = cache.header(Int(frame)).state
+                if state != .empty { parked.pins.append((Int(frame), cache.pin(Int(frame)))) }
+            }
+            if let waitFor = startFills(tx.missing) {
+                parked.waitFor = waitFor
+                parked.reason = .blocks
+                if waitFor.isEmpty { wake(parked) }
+            } else {
+                parked.reason = .frames
+                framesStarved = true
+                unpinUnlessOldest(parked)
+            }
+        case .frames:
+            parked.reason = .frames
+            framesStarved = true
+        case .journal:
+            parked.reason = .journal
+            journalStarved = true
+        case .durable(let sequence):
+            parked.reason = .durable(sequence)
+            journal.wanted = max(journal.wanted, sequence)
+            if sequence <= journal.durableSequence { wake(parked) }
+        case .writeback(let inode):
+            parked.reason = .writeback(inode)
+            requestWriteback(inode)
+        case .ticket(let inode): parked.reason = .ticket(inode)
+        case .lock(let inode): parked.reason = .lock(inode)
+        }
+    }
+
+    private func unpinUnlessOldest(_ parked: Engine.Parked) {
+        if engine.parked.first === parked { return }
+        for pin in parked.pins { cache.unpin(pin.frame, pin.content) }
+        parked.pins.removeAll(keepingCapacity: true)
+    }
+
+    private func wake(_ parked: Engine.Parked) {
+        if case .runnable = parked.reason { return }
+        parked.reason = .runnable
+        parked.waitFor.removeAll(keepingCapacity: true)
+        engine.runnable += 1
+    }
+
+    func frameReady(_ frame: UInt32, error: Int32) {
+        for parked in engine.parked {
+            guard case .blocks = parked.reason, let position = parked.waitFor.firstIndex(of: frame) else { continue }
+            parked.waitFor.remove(at: position)
+            if error != 0 { parked.failure = error }
+            if parked.waitFor.isEmpty || error != 0 { wake(parked) }
+        }
+        wakeFrameWaiters()
+    }
+
+    func wakeFrameWaiters() {
+        guard framesStarved else { return }
+        framesStarved = false
+        for parked in engine.parked { if case .frames = parked.reason { wake(parked) } }
+    }
+
+    func wakeJournalWaiters() {
+        for parked in engine.parked { if case .journal = parked.reason { wake(parked) } }
+    }
+
+    func wakeDurableWaiters() {
+        for parked in engine.parked { if case .durable(let sequence) = parked.reason, sequence <= journal.durableSequence { wake(parked) } }
+    }
+
+    func wakeWritebackWaiters(_ inode: UInt64) {
+        for parked in engine.parked { if case .writeback(inode) = parked.reason { wake(parked) } }
+    }
+
+    func wakeTicketWaiters(_ inode: UInt64) {
+        for parked in engine.parked { if case .ticket(inode) = parked.reason { wake(parked) } }
+    }
+
+    func wakeLockWaiters() {
+        for parked in engine.parked { if case .lock = parked.reason { wake(parked) } }
+    }
+
+    /// The volume has turned read-only: everyone who waits for a write is told.
+    func failWriters() {
+        for parked in engine.parked {
+            switch parked.reason {
+            case .journal, .durable, .writeback, .frames:
+                parked.failure = Errno.io
+                wake(parked)
+            default: break
+            }
+        }
+    }
+
+    /// Where nothing is under way and requests wait for frames, the pins of the younger ones go.
+    private func relieveStarvation() {
+        guard framesStarved, engine.runnable == 0, queue.inFlight == 0 else { return }
+        for parked in engine.parked.dropFirst() {
+            for pin in parked.pins { cache.unpin(pin.frame, pin.content) }
+            parked.pins.removeAll(keepingCapacity: true)
+        }
+        wakeFrameWaiters()
+    }
+
+    private func resubmitFlush() {
+        if journal.phase == .flushing, submitFlush(.journalFlush) {
+            retryFlush = checkpoint.phase == .flushing
+        } else if checkpoint.phase == .flushing, submitFlush(.checkpointFlush) {
+            retryFlush = false
+        }
+    }
+
+    // MARK: Tasks of the volume's own
+
+    private func start(_ task: Engine.Task) {
+        let parked = Engine.Parked(Request(.null, session: SessionID(rawValue: 0)))
+        parked.id = engine.nextID
+        engine.nextID &+= 1
+        parked.task = task
+        parked.reason = .frames
+        engine.parked.append(parked)
+        wake(parked)
+    }
+
+    func requestWriteback(_ inode: UInt64) {
+        if isReadOnly || !engine.writingBack.insert(inode).inserted { return }
+        start(.writeback(inode))
+    }
+
+    func startOrphans() { start(.orphans) }
+
+    /// One inode of the orphan table after the other. Those with doomed ranges are marked before anyone can use them: they are only found
+    /// by requests, which run after this task's first run.
+    private func startNextOrphan(_ progress: Progress, _ tx: Transaction) throws(Stop) -> Bool {
+        guard let number = try nextOrphan(progress.done + 1, tx) else { return true }
+        let file = try inode(number, tx)
+        if file.links > 0 { try coreForWrite(file, tx).flags |= CoreInode.Flag.shrinking }
+        tx.reclaims.append(number)
+        tx.nextProgress.done = number
+        if tx.isEmpty { startReclaim(number) }
+        return false
+    }
+
+    func startReclaim(_ inode: UInt64) {
+        if isReadOnly || !engine.reclaiming.insert(inode).inserted { return }
+        start(.reclaim(inode))
+    }
+}

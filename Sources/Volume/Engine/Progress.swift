@@ -1,0 +1,15 @@
+/// What a request remembers across reruns and between the steps of long work. Changes take effect when a step commits, or when
+/// the operation parks after saying so (`keepProgress`).
+package struct Progress: Sendable {
+    /// Bytes moved by committed steps of a transfer.
+    package var moved: UInt64 = 0
+    /// Position of a write-back pass in its list, of a scan in its table.
+    package var done: UInt64 = 0
+    /// fsync: the record that must be durable, once fixed.
+    package var target: UInt64 = 0
+    package var phase: UInt8 = 0
+    /// The inode whose range ticket this request holds (0: none).
+    package var ticketInode: UInt64 = 0
+    /// Number of the list of indexes that a write-back pass works through (-1: none).
+    package var work = -1
+}

@@ -1,0 +1,286 @@
+/// Reading and writing the bytes of files.
+enum OpenFlag {
+    static let accessMode: UInt32 = 3
+    static let create: UInt32 = 0o100
+    static let exclusive: UInt32 = 0o200
+    static let truncate: UInt32 = 0o1000
+    static let append: UInt32 = 0o2000
+    static let nonBlocking: UInt32 = 0o4000
+    static let dataSync: UInt32 = 0o10000
+    static let direct: UInt32 = 0o40000
+    static let directory: UInt32 = 0o200000
+    static let noFollow: UInt32 = 0o400000
+    static let noAccessTime: UInt32 = 0o1000000
+    static let pathOnly: UInt32 = 0o10000000
+    static let sync: UInt32 = 0o4010000
+    static let temporary: UInt32 = 0o20200000
+    /// What fcntl(F_SETFL) may change.
+    static let settable: UInt32 = append | nonBlocking | direct | noAccessTime
+}
+
+extension Volume {
+    /// Files end below this: 2^63 - 1 bytes.
+    static let maximumSize = UInt64(Int64.max)
+    static let pageSize = UInt64(BlockLayout.size)
+    /// Pages that one transaction of a read or write touches.
+    var transferStep: Int { max(1, min(64, cache.count / 16)) }
+
+    // MARK: Reading
+
+    func read(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        let description = try openDescription(request.handle, request.session, tx)
+        guard description.isReadable, description.flags & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
+        guard request.offset >= -1 else { throw .errno(Errno.invalid) }
+        let start = request.offset >= 0 ? request.offset : description.offset
+        let (size, shrinking) = try contentSize(description, tx)
+        if shrinking { throw .ticket(description.inode) }
+        let moved = progress.moved
+        let offset = UInt64(start) + moved
+        let wanted = min(request.length, UInt64(request.bufferLength), UInt64(Int64.max - start))
+        guard offset < size, moved < wanted else { return try finishRead(request, description, start, Int64(moved), tx) }
+        guard let buffer = unsafe request.buffer else { throw .errno(Errno.invalid) }
+        let count = min(wanted - moved, size - offset)
+        let firstPage = offset / Volume.pageSize
+        let lastPage = min((offset + count - 1) / Volume.pageSize, firstPage + UInt64(transferStep) - 1)
+        let end = min(offset + count, (lastPage + 1) * Volume.pageSize)
+        var page = firstPage
+        var missed = false
+        while page <= lastPage {
+            let from = max(offset, page * Volume.pageSize)
+            let to = min(end, (page + 1) * Volume.pageSize)
+            let target = unsafe buffer + Int(moved + (from - offset))
+            let frame = try tx.data(description.inode, page)
+            if frame >= 0 {
+                unsafe target.copyMemory(from: cache.pointer(frame) + Int(from % Volume.pageSize), byteCount: Int(to - from))
+            } else {
+                let file = try inode(description.inode, tx)
+                missed = try unsafe readUncached(file, page, from, to, into: target, request, Int(lastPage - page + 1), tx) || missed
+            }
+            page += 1
+        }
+        if missed { throw .missing }
+        tx.nextProgress.moved = moved + (end - offset)
+        if end < offset + count { return .more }
+        return try finishRead(request, description, start, Int64(moved + (end - offset)), tx)
+    }
+
+    /// Size of an open file, and whether doomed extents are still in it.
+    @inline(__always) private func contentSize(_ description: Description, _ tx: Transaction) throws(Stop) -> (UInt64, Bool) {
+        let core = CoreInode(slot: Int(description.core), cell: tx.readState(Int(description.core) &* CoreInode.size, length: CoreInode.size))
+        if core.flags & CoreInode.Flag.isDirectory != 0 { throw .errno(Errno.isDirectory) }
+        if core.flags & CoreInode.Flag.isSpecial != 0 { throw .errno(Errno.invalid) }
+        return (core.size, core.flags & CoreInode.Flag.shrinking != 0)
+    }
+
+    /// Bytes [from, to) of a page that the cache does not hold. True: they have to be read first.
+    private func readUncached(
+        _ file: Inode, _ page: UInt64, _ from: UInt64, _ to: UInt64, into target: UnsafeMutableRawPointer, _ request: Request, _ pages: Int,
+        _ tx: Transaction
+    ) throws(Stop) -> Bool {
+        if file.mapping == InodeLayout.Mapping.inline {
+            let valid = UInt64(file.inlineCount)
+            let copied = from < valid ? min(valid, to) - from : 0
+            if copied > 0 { unsafe target.copyMemory(from: file.inline.pointer + Int(from), byteCount: Int(copied)) }
+            unsafe (target + Int(copied)).initializeMemory(as: UInt8.self, repeating: 0, count: Int(to - from - copied))
+            return false
+        }
+        if let extent = try lookup(file, page, tx).extent, !extent.unwritten {
+            let window = readAheadWindow(request.handle, page: page, pages: pages)
+            tx.miss(
+                file.number, page, block: extent.block + (page - extent.index),
+                run: min(window, Int(min(extent.end - page, UInt64(window)))))
+            return true
+        }
+        unsafe target.initializeMemory(as: UInt8.self, repeating: 0, count: Int(to - from))
+        return false
+    }
+
+    /// Pages to fetch at a miss: grows while a description reads on where it stopped.
+    private func readAheadWindow(_ handle: Int32, page: UInt64, pages: Int) -> Int {
+        let slot = Int(handle)
+        let state = readAhead[slot] ?? (0, 0)
+        let window = page == state.next ? min(max(state.window * 2, pages, 8), max(1, min(256, cache.count / 8))) : pages
+        readAhead[slot] = (page + UInt64(window), window)
+        return max(1, window)
+    }
+
+    private func finishRead(_ request: Request, _ description: Description, _ start: Int64, _ moved: Int64, _ tx: Transaction) throws(Stop) -> Outcome {
+        if request.offset < 0 && moved > 0 {
+            let writable = try descriptionForWrite(description.slot, tx)
+            writable.offset = start + moved
+        }
+        if moved > 0 && description.flags & OpenFlag.noAccessTime == 0 { try touchAccessTime(Int(description.core), tx) }
+        return Outcome(moved)
+    }
+
+    /// relatime: the access time moves when it is not after the last change, or is a day old.
+    func touchAccessTime(_ slot: Int, _ tx: Transaction) throws(Stop) {
+        let core = CoreInode(slot: slot, cell: tx.readState(slot * CoreInode.size, length: CoreInode.size))
+        if isReadOnly || !accessTimeIsDue(core.accessTime, core.modificationTime, core.changeTime) { return }
+        let writable = CoreInode(slot: slot, cell: try tx.writeState(slot * CoreInode.size, length: CoreInode.size))
+        writable.accessTime = now
+        markAttributesDirty(writable, timesOnly: true, tx)
+    }
+
+    private func accessTimeIsDue(_ access: Timestamp, _ modification: Timestamp, _ change: Timestamp) -> Bool {
+        func notAfter(_ a: Timestamp, _ b: Timestamp) -> Bool { a.seconds < b.seconds || a.seconds == b.seconds && a.nanoseconds <= b.nanoseconds }
+        return notAfter(access, modification) || notAfter(access, change) || now.seconds &- access.seconds >= 86_400
+    }
+
+    // MARK: Writing
+
+    func write(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        let description = try openDescription(request.handle, request.session, tx)
+        let synchronous = description.flags & OpenFlag.dataSync != 0
+        if progress.phase != 0 {
+            // The data is in; an O_SYNC write ends when it is durable.
+            let outcome = try syncStep(description.inode, dataOnly: description.flags & OpenFlag.sync != OpenFlag.sync, progress, tx)
+            return outcome.again ? outcome : Outcome(Int64(progress.moved))
+        }
+        guard description.isWritable, description.flags & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
+        guard request.offset >= -1 else { throw .errno(Errno.invalid) }
+        if isReadOnly { throw .errno(Errno.readOnly) }
+        let (size, _) = try contentSize(description, tx)
+        try requireUntouched(description.inode, tx)
+        let wanted = min(request.length, UInt64(request.bufferLength))
+        let appending = description.flags & OpenFlag.append != 0
+        let moved = progress.moved
+        // The place of an append is fixed by its first step; the ticket keeps others out until its last. The description's own offset has
+        // moved with the steps.
+        let base = appending ? size - moved : request.offset >= 0 ? UInt64(request.offset) : UInt64(description.offset) - moved
+        let offset = base + moved
+        if wanted == 0 { return Outcome(0) }
+        guard offset < Volume.maximumSize else { throw .errno(Errno.tooBig) }
+        let count = min(wanted - moved, Volume.maximumSize - offset)
+        guard let buffer = unsafe request.buffer else { throw .errno(Errno.invalid) }
+        let taken = try unsafe writeBytes(
+            try inode(description.inode, tx), offset: offset, from: buffer + Int(moved), count: count, credentials: credentials(request), tx)
+        tx.nextProgress.moved = moved + taken
+        if request.offset < 0 { try descriptionForWrite(description.slot, tx).offset = Int64(offset + taken) }
+        if taken < count {
+            takeTicket(description.inode, tx)
+            return .more
+        }
+        if synchronous {
+            tx.nextProgress.phase = 1
+            return .more
+        }
+        return Outcome(Int64(moved + taken))
+    }
+
+    /// Puts bytes into the file at `offset`: inline where they fit, else into frames of their own. How many fitted into this transaction.
+    func writeBytes(
+        _ file: Inode, offset: UInt64, from source: UnsafeRawPointer, count: UInt64, credentials: Credentials, _ tx: Transaction
+    ) throws(Stop) -> UInt64 {
+        let core = try coreForWrite(file, tx)
+        let end = offset + count
+        let size = core.size
+        if file.mode & (Mode.setUser | Mode.setGroup) != 0 && !credentials.isPrivileged {
+            try inodeForWrite(file.number, tx).mode = Credentials.withoutSetID(file.mode)
+        }
+        if file.mapping == InodeLayout.Mapping.inline && max(end, size) <= UInt64(InodeLayout.inlineSize) && cache.find(file.number, 0) < 0 {
+            let inode = try inodeForWrite(file.number, tx)
+            unsafe writeInline(inode, offset: Int(offset), source, Int(count))
+            let newSize = max(end, size)
+            inode.size = newSize
+            core.size = newSize
+            inode.modificationTime = now
+            inode.changeTime = now
+            core.modificationTime = now
+            core.changeTime = now
+            return count
+        }
+        // Back-pressure: a writer waits, memory does not grow.
+        if cache.needingWriteback > cache.count / 2 {
+            requestWriteback(file.number)
+            throw .frames
+        }
+        var page = offset / Volume.pageSize
+        let lastPage = min((end - 1) / Volume.pageSize, page + UInt64(transferStep) - 1)
+        if file.mapping == InodeLayout.Mapping.inline, page > 0, file.inlineCount > 0, try tx.data(file.number, 0) < 0 {
+            // The file outgrows its inode: what was inline becomes its first page.
+            try unsafe publishPage(file, core, 0, from: 0, to: 0, nil, size: size, tx)
+        }
+        var done: UInt64 = 0
+        while page <= lastPage {
+            let from = max(offset, page * Volume.pageSize)
+            let to = min(end, (page + 1) * Volume.pageSize)
+            do throws(Stop) {
+                try unsafe publishPage(file, core, page, from: from, to: to, source + Int(from - offset), size: size, tx)
+            } catch {
+                // A short write where space ends, if a page of it has found a place.
+                if case .errno(Errno.noSpace) = error, done > 0 { break }
+                throw error
+            }
+            done += to - from
+            page += 1
+        }
+        core.size = max(size, offset + done)
+        core.modificationTime = now
+        core.changeTime = now
+        markAttributesDirty(core, timesOnly: false, tx)
+        return done
+    }
+
+    private func writeInline(_ inode: Inode, offset: Int, _ source: UnsafeRawPointer, _ count: Int) {
+        let area = inode.inline
+        let valid = Int(inode.inlineCount)
+        if offset > valid { area.zero(valid, offset - valid) }
+        unsafe area.copy(offset, from: source, count)
+        inode.inlineCount = UInt32(max(valid, offset + count))
+    }
+
+    /// Makes a new frame the content of a page: its present bytes, with [from, to) of the file replaced (nil: by zeros).
+    func publishPage(
+        _ file: Inode, _ core: CoreInode, _ page: UInt64, from: UInt64, to: UInt64, _ source: UnsafeRawPointer?, size: UInt64, _ tx: Transaction
+    ) throws(Stop) {
+        let start = page * Volume.pageSize
+        let present = try tx.data(file.number, page)
+        var block: UInt64 = 0
+        var flags: UInt8 = 0
+        var baseIsInline = false
+        if present >= 0 {
+            let header = cache.header(present)
+            block = header.block
+            flags = header.flags & FrameFlag.reserved
+        } else if file.mapping == InodeLayout.Mapping.inline {
+            baseIsInline = page == 0
+        } else if let extent = try lookup(file, page, tx).extent {
+            block = extent.block + (page - extent.index)
+            // Bytes that stay have to be read first.
+            if !extent.unwritten && (from > start || to < min(start + Volume.pageSize, size)) {
+                tx.miss(file.number, page, block: block, run: 1)
+                throw .missing
+            }
+        }
+        if block == 0 && flags == 0 {
+            let nodes = nodesFor(core.reserved + 1)
+            try requireSpace(1 + Int(nodes) - Int(core.reservedNodes), tx)
+            core.reserved += 1
+            tx.reserved += 1
+            releaseNodeReservation(core, tx)
+            flags = FrameFlag.reserved
+        }
+        let frame = try tx.newFrame()
+        tx.publications.append(Transaction.Publication(frame: frame, owner: file.number, index: page, block: block, flags: flags))
+        let memory = unsafe cache.pointer(frame)
+        let (head, tail) = (Int(from - start), Int(to - start))
+        if head > 0 || tail < BlockLayout.size {
+            if present >= 0 {
+                unsafe memory.copyMemory(from: cache.pointer(present), byteCount: BlockLayout.size)
+            } else {
+                unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: BlockLayout.size)
+                if baseIsInline { unsafe memory.copyMemory(from: file.inline.pointer, byteCount: Int(file.inlineCount)) }
+            }
+        }
+        if let source = unsafe source {
+            unsafe (memory + head).copyMemory(from: source, byteCount: tail - head)
+        } else {
+            unsafe (memory + head).initializeMemory(as: UInt8.self, repeating: 0, count: tail - head)
+        }
+    }
+
+    func credentials(_ request: Request) -> Credentials {
+        sessionIndex(request.session).map { sessions[$0].credentials } ?? Credentials(user: .max, group: .max)
+    }
+}

@@ -1,0 +1,183 @@
+/// Delayed data becomes durable data: frames get their blocks, and go into the journal record or home.
+///
+/// - Small synchronous writes, and overwrites on a device that may tear 4 KiB, travel **in** the record.
+/// - Data for fresh blocks (nobody can reach them before the record) is written in place; the record waits for it.
+/// - On a device with atomic 4 KiB writes, an overwrite whose block has no live image in the journal goes home directly.
+/// The durable size never covers data that is not on its way: it grows with the write-back, up to the first frame that still waits.
+extension Volume {
+    /// Frames that one write-back transaction handles.
+    var writebackStep: Int { max(1, min(64, cache.count / 16, journal.batchCapacity / BlockLayout.size / 4)) }
+    /// An fsync of at most so many frames puts them into the record.
+    static let smallSync = 16
+
+    /// One step of writing back an inode's data and attributes. True: nothing is left of what there was when the pass began.
+    /// - Parameter forSync: someone waits; small amounts are logged. `dataOnly`: times alone are no reason (fdatasync).
+    func writeBack(_ number: UInt64, _ progress: Progress, forSync: Bool, dataOnly: Bool, _ tx: Transaction) throws(Stop) -> Bool {
+        guard let current = core(number, tx) else { return true }
+        let hasData = cache.dirtyLists[number] != nil
+        let wanted = dataOnly ? CoreInode.Flag.sizeDirty : CoreInode.Flag.attributesDirty
+        if !hasData && current.flags & wanted == 0 { return true }
+        // An inode that nobody can reach any more needs no write-back: reclaim forgets its data.
+        if current.flags & CoreInode.Flag.orphan != 0 && current.openCount == 0 { return true }
+        if current.flags & CoreInode.Flag.shrinking != 0 { throw .ticket(number) }
+
+        // Only what this transaction sees staged is used below; the list of indexes is a plan, checked frame by frame.
+        var work = progress.work
+        if work < 0 {
+            if let free = engine.freeWorkLists.popLast() { work = free } else {
+                work = engine.workLists.count
+                engine.workLists.append([])
+            }
+            cache.takeDirtyIndexes(number, into: &engine.workLists[work])
+        }
+        tx.nextProgress.work = work
+        let total = engine.workLists[work].count
+        let inode = try inodeForWrite(number, tx)
+        let core = try coreForWrite(inode, tx)
+        let logSmall = forSync && total <= Volume.smallSync
+        var position = Int(progress.done)
+        var handled = 0
+        while position < total && handled < writebackStep {
+            let index = engine.workLists[work][position]
+            let frame = cache.find(number, index)
+            guard frame >= 0, cache.header(frame).flags & FrameFlag.needsWriteback != 0 else {
+                position += 1
+                continue
+            }
+            // The longest run of neighbours that still need it.
+            var run = 1
+            while position + run < total, handled + run < writebackStep, engine.workLists[work][position + run] == index + UInt64(run) {
+                let next = cache.find(number, index + UInt64(run))
+                guard next >= 0, cache.header(next).flags & FrameFlag.needsWriteback != 0 else { break }
+                run += 1
+            }
+            let done = try writeRun(inode, core, index, run, log: logSmall, tx)
+            position += done
+            handled += done
+        }
+        tx.nextProgress.done = UInt64(position)
+        let finished = position >= total
+        settleAttributes(inode, core, nextIndex: finished ? .max : engine.workLists[work][position], tx)
+        core.lastRecord = journal.openSequence
+        if finished { dropCoreIfIdleAfterWriteback(core, tx) }
+        return finished
+    }
+
+    /// Maps and dispatches frames [index, index + count); says how many (at least one).
+    private func writeRun(_ inode: Inode, _ core: CoreInode, _ index: UInt64, _ count: Int, log: Bool, _ tx: Transaction) throws(Stop) -> Int {
+        let (found, next) = try lookup(inode, index, tx)
+        if let extent = found {
+            let run = Int(min(UInt64(count), extent.end - index))
+            let block = extent.block + (index - extent.index)
+            if extent.unwritten { try markWritten(inode, index, UInt64(run), tx) }
+            for offset in 0..<run {
+                let frame = cache.find(inode.number, index + UInt64(offset))
+                let header = cache.header(frame)
+                let target = block + UInt64(offset)
+                let mayWriteHome = extent.unwritten
+                    || capabilities.atomicWriteUnit >= BlockLayout.size && header.imageSequence == 0 && !log
+                        && (header.block == 0 || header.block == target)
+                let busy = detachedImages.contains { $0.block == target }
+                try dispatch(frame, header, core, block: target, ordered: mayWriteHome && !busy && !log, tx)
+            }
+            return run
+        }
+        // Not mapped: fresh blocks, as long a run as the free space gives.
+        let run = Int(min(UInt64(count), next == .max ? UInt64(count) : next - index))
+        var goal = geometry.location(ofInode: inode.number).block
+        if index > 0, let before = try lookup(inode, index - 1, tx).extent { goal = before.block + (index - before.index) }
+        let (block, got) = try allocateRun(goal: goal, wanted: run, tx)
+        try addExtent(inode, Extent(index: index, block: block, count: UInt64(got), unwritten: false), tx)
+        inode.blocks += UInt64(got)
+        for offset in 0..<got {
+            let frame = cache.find(inode.number, index + UInt64(offset))
+            try dispatch(frame, cache.header(frame), core, block: block + UInt64(offset), ordered: !log, tx)
+        }
+        return got
+    }
+
+    private func dispatch(_ frame: Int, _ header: FrameHeader, _ core: CoreInode, block: UInt64, ordered: Bool, _ tx: Transaction) throws(Stop) {
+        if header.flags & FrameFlag.reserved != 0 {
+            core.reserved -= 1
+            tx.reserved -= 1
+            releaseNodeReservation(core, tx)
+        }
+        // A frame whose older content the journal holds is logged again: its home write must not tear what replay would restore.
+        let inJournal = header.imageSequence != 0
+        tx.writebacks.append(Transaction.Writeback(frame: frame, block: block, ordered: ordered && !inJournal))
+    }
+
+    /// Turns [index, index + count) of an unwritten extent into written blocks.
+    func markWritten(_ inode: Inode, _ index: UInt64, _ count: UInt64, _ tx: Transaction) throws(Stop) {
+        var pieces: [Extent] = []
+        _ = try removeExtents(inode, from: index, to: index + count, limit: .max, blocks: .max, tx) { (piece) throws(Stop) in pieces.append(piece) }
+        for var piece in pieces {
+            piece.unwritten = false
+            try addExtent(inode, piece, tx)
+        }
+    }
+
+    /// Durable size and times follow the in-core ones as far as the data does.
+    private func settleAttributes(_ inode: Inode, _ core: CoreInode, nextIndex: UInt64, _ tx: Transaction) {
+        let firstWaiting = min(nextIndex, cache.dirtyLists[inode.number]?.lowestNew ?? .max)
+        let covered = firstWaiting > Extent.maximumIndex ? UInt64.max : firstWaiting * UInt64(BlockLayout.size)
+        let complete = covered >= core.size
+        let size = min(core.size, covered)
+        if size > inode.size || complete { inode.size = size }
+        inode.modificationTime = core.modificationTime
+        inode.changeTime = core.changeTime
+        inode.accessTime = core.accessTime
+        if complete {
+            core.flags &= ~(CoreInode.Flag.attributesDirty | CoreInode.Flag.timesDirty | CoreInode.Flag.sizeDirty)
+            tx.cleaned.append(inode.number)
+        }
+    }
+
+    /// After the last step the row may go; the dirty list still names the frames that this very transaction handles.
+    private func dropCoreIfIdleAfterWriteback(_ core: CoreInode, _ tx: Transaction) {
+        guard core.openCount == 0, core.firstLock == 0, core.flags & ~CoreInode.Flag.kindMask == 0, core.reserved == 0,
+            (cache.dirtyLists[core.inode]?.count ?? 0) == tx.writebacks.count
+        else { return }
+        tx.givenCores.append((core.inode, core.slot))
+        core.cell.zero(0, CoreInode.size)
+    }
+
+    /// Tree nodes that mapping so many more blocks may need at worst.
+    func nodesFor(_ reserved: UInt32) -> UInt32 {
+        reserved == 0 ? 0 : 8 + reserved * 4 / UInt32(max(2, min(configuration.treeFanout, Node.maximumSlots)))
+    }
+
+    /// Brings the node reservation in line with the data reservation.
+    func releaseNodeReservation(_ core: CoreInode, _ tx: Transaction) {
+        let needed = nodesFor(core.reserved)
+        tx.reserved += Int(needed) - Int(core.reservedNodes)
+        core.reservedNodes = needed
+    }
+
+    // MARK: When
+
+    /// The oldest moment at which an inode became dirty.
+    var oldestDirty: UInt64? { dirtySince.isEmpty ? nil : dirtySince.values.min() }
+
+    /// Starts write-back of what is due by age, or of everything where frames are short.
+    func startDueWriteback() {
+        if isReadOnly { return }
+        if framesStarved || cache.needingWriteback > cache.count / 4 {
+            for inode in cache.dirtyLists.keys.sorted().prefix(8) { requestWriteback(inode) }
+        }
+        guard !dirtySince.isEmpty, clock.monotonic >= nextWritebackScan || isShuttingDown else { return }
+        nextWritebackScan = clock.monotonic &+ configuration.commitIntervalNanoseconds / 8
+        let limit = configuration.commitIntervalNanoseconds / 2
+        for (inode, since) in dirtySince.sorted(by: { $0.key < $1.key }) where isShuttingDown || clock.monotonic &- since >= limit {
+            requestWriteback(inode)
+        }
+    }
+
+    /// Write-back could not map an inode's data (a damaged tree, no space against all reservations): the next fsync of every descriptor says so.
+    func writebackFailed(_ number: UInt64, _ errno: Int32) {
+        note("inode \(number): write-back failed (errno \(errno))")
+        writebackErrors[number, default: (0, 0)].generation += 1
+        writebackErrors[number]?.errno = errno
+        dirtySince[number] = clock.monotonic
+    }
+}

@@ -1,0 +1,110 @@
+/// Brings blocks home whose images the journal holds, so that its tail can move.
+///
+/// One round at a time: the oldest dirty frames whose records are durable are written home in block order and contiguous runs, then
+/// one flush; only then the tail passes their images. Frames with content that is in no record yet are logged again first
+/// (write-back), because a home write of theirs could tear what replay has given up.
+@safe struct Checkpoint {
+    enum Phase { case idle, writing, flushing }
+    var phase = Phase.idle
+    /// Oldest image of the round's frames: the tail stays below it until the flush is done.
+    var oldest: UInt64?
+    var inFlight = 0
+    var queue: [(block: UInt64, frames: [UInt32])] = []
+    var rounds: UInt64 = 0
+    /// Everything must go home: shutdown.
+    var drain = false
+}
+
+extension Volume {
+    private var checkpointIsDue: Bool {
+        cache.checkpointCount > 0
+            && (checkpoint.drain || journalStarved || journal.usedBlocks * 2 > journal.ring || cache.checkpointCount * 2 > cache.count
+                || framesStarved)
+    }
+
+    func advanceCheckpoint() {
+        if isReadOnly { return }
+        switch checkpoint.phase {
+        case .idle: if checkpointIsDue { beginRound() }
+        case .writing: pushHomeWrites()
+        case .flushing: break
+        }
+    }
+
+    private func beginRound() {
+        var chosen: [(block: UInt64, frame: UInt32)] = []
+        var oldest = UInt64.max
+        var blockedByCommit = false
+        var frame = cache.checkpointHead
+        let limit = min(256, max(8, cache.count / 4))
+        while frame != Cache.none && chosen.count < limit {
+            let header = cache.header(Int(frame))
+            let next = cache.nextInCheckpoint(frame)
+            if header.lastSequence > journal.durableSequence {
+                blockedByCommit = true
+            } else if header.state == .dirty && header.flags & FrameFlag.needsWriteback != 0 {
+                requestWriteback(header.owner)
+            } else if header.state == .dirty && !detachedImages.contains(where: { $0.block == header.block }) {
+                chosen.append((header.block, frame))
+                oldest = min(oldest, header.imageSequence)
+            }
+            frame = next
+        }
+        if chosen.isEmpty {
+            if blockedByCommit { journal.wanted = max(journal.wanted, journal.openLength > 0 ? journal.openSequence : journal.sealedSequence) }
+            return
+        }
+        chosen.sort { $0.block < $1.block }
+        checkpoint.oldest = oldest
+        checkpoint.phase = .writing
+        checkpoint.rounds += 1
+        checkpoint.queue.removeAll(keepingCapacity: true)
+        var run: [UInt32] = []
+        var first: UInt64 = 0
+        for entry in chosen {
+            if !run.isEmpty && (entry.block != first + UInt64(run.count) || run.count == maximumRun) {
+                checkpoint.queue.append((first, run))
+                run.removeAll()
+            }
+            if run.isEmpty { first = entry.block }
+            run.append(entry.frame)
+            unsafe cache.headers[Int(entry.frame)].state = .writing
+            // The checksum is a function of the rest of the block; storing it here changes nothing that a record says.
+            if cache.header(Int(entry.frame)).owner == 0 { unsafe BlockLayout.seal(cache.pointer(Int(entry.frame))) }
+        }
+        checkpoint.queue.append((first, run))
+        pushHomeWrites()
+    }
+
+    private func pushHomeWrites() {
+        while let entry = checkpoint.queue.last {
+            guard submitFrames(.write, block: entry.block, frames: entry.frames, purpose: .home) else { return }
+            checkpoint.queue.removeLast()
+            checkpoint.inFlight += 1
+        }
+        if checkpoint.inFlight == 0 { finishWrites() }
+    }
+
+    func homeWritten(_ io: PendingIO, error: Int32) {
+        checkpoint.inFlight -= 1
+        if error != 0 { stopWriting("block writes fail (errno \(error))") }
+        for frame in io.frames { written(Int(frame)) }
+        if checkpoint.inFlight == 0 && checkpoint.queue.isEmpty { finishWrites() }
+    }
+
+    private func finishWrites() {
+        if isReadOnly { return }
+        if capabilities.volatileCache {
+            checkpoint.phase = .flushing
+            if !submitFlush(.checkpointFlush) { retryFlush = true }
+        } else {
+            checkpointFlushed()
+        }
+    }
+
+    func checkpointFlushed() {
+        checkpoint.phase = .idle
+        checkpoint.oldest = nil
+        advanceJournal()
+    }
+}

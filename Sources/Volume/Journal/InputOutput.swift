@@ -1,0 +1,246 @@
+import BlockDevice
+
+/// Requests to the device and what their completions mean. The only file that submits I/O while the volume runs.
+struct PendingIO {
+    enum Purpose { case fill, ordered, home, journalRecord, journalDataFlush, journalFlush, checkpointFlush, discard, none }
+    var purpose = Purpose.none
+    var frames: [UInt32] = []
+    /// Journal sequence whose record waits for an ordered write.
+    var sequence: UInt64 = 0
+}
+
+struct DetachedImage { var frame: Int, block: UInt64, sequence: UInt64 }
+
+extension Volume {
+    private func takeIO(_ purpose: PendingIO.Purpose, frames: [UInt32] = [], sequence: UInt64 = 0) -> Int {
+        let slot: Int
+        if let free = freeIOs.popLast() { slot = free } else {
+            slot = pendingIOs.count
+            pendingIOs.append(PendingIO())
+        }
+        pendingIOs[slot] = PendingIO(purpose: purpose, frames: frames, sequence: sequence)
+        return slot
+    }
+
+    private func dropIO(_ slot: Int) {
+        pendingIOs[slot] = PendingIO()
+        freeIOs.append(slot)
+    }
+
+    /// One contiguous area of memory to or from consecutive blocks.
+    func submitIO(_ operation: DeviceOperation, block: UInt64, address: UnsafeMutableRawPointer, length: Int, purpose: PendingIO.Purpose) -> Bool {
+        let slot = takeIO(purpose)
+        let segment = unsafe DeviceSegment(address: address, length: length)
+        let accepted = unsafe withUnsafePointer(to: segment) {
+            unsafe queue.submit(
+                operation, offset: block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: $0, count: 1), length: length,
+                forceUnitAccess: false, tag: UInt64(slot))
+        }
+        if !accepted { dropIO(slot) }
+        return accepted
+    }
+
+    func submitFlush(_ purpose: PendingIO.Purpose) -> Bool {
+        let slot = takeIO(purpose)
+        let accepted = unsafe queue.submit(
+            .flush, offset: 0, segments: UnsafeBufferPointer(start: nil, count: 0), length: 0, forceUnitAccess: false, tag: UInt64(slot))
+        if !accepted { dropIO(slot) }
+        return accepted
+    }
+
+    /// Frames to or from consecutive blocks; the caller has set their states.
+    func submitFrames(_ operation: DeviceOperation, block: UInt64, frames: [UInt32], purpose: PendingIO.Purpose, sequence: UInt64 = 0) -> Bool {
+        let slot = takeIO(purpose, frames: frames, sequence: sequence)
+        segments.removeAll(keepingCapacity: true)
+        for frame in frames { unsafe segments.append(DeviceSegment(address: cache.pointer(Int(frame)), length: BlockLayout.size)) }
+        let accepted = unsafe segments.withUnsafeBufferPointer {
+            unsafe queue.submit(
+                operation, offset: block * UInt64(BlockLayout.size), segments: $0, length: frames.count * BlockLayout.size,
+                forceUnitAccess: false, tag: UInt64(slot))
+        }
+        if !accepted { dropIO(slot) }
+        return accepted
+    }
+
+    var maximumRun: Int { min(capabilities.maximumTransfer / BlockLayout.size, 128) }
+
+    /// Takes what the device has finished. True where there was something.
+    func takeCompletions() -> Bool {
+        var any = false
+        while let completion = queue.nextCompletion() {
+            any = true
+            let slot = Int(completion.tag)
+            guard slot < pendingIOs.count, pendingIOs[slot].purpose != .none else { continue }
+            let io = pendingIOs[slot]
+            dropIO(slot)
+            switch io.purpose {
+            case .fill: for frame in io.frames { filled(Int(frame), error: completion.error) }
+            case .ordered: orderedWritten(io, error: completion.error)
+            case .home: homeWritten(io, error: completion.error)
+            case .journalRecord:
+                if completion.error == 0 { journalRecordWritten() } else { stopWriting("the journal cannot be written (errno \(completion.error))") }
+            case .journalDataFlush:
+                if completion.error == 0 { journalDataFlushed() } else { stopWriting("the device cannot flush (errno \(completion.error))") }
+            case .journalFlush:
+                if completion.error == 0 { journalRecordDurable() } else { stopWriting("the device cannot flush (errno \(completion.error))") }
+            case .checkpointFlush:
+                if completion.error == 0 { checkpointFlushed() } else { stopWriting("the device cannot flush (errno \(completion.error))") }
+            case .discard, .none: break
+            }
+        }
+        return any
+    }
+
+    // MARK: Fills
+
+    /// Starts the reads that a stopped operation asked for. The frames it has to wait for; nil where none could be had.
+    func startFills(_ missing: [Transaction.Missing]) -> [UInt32]? {
+        var waitFor: [UInt32] = []
+        for miss in missing {
+            let present = cache.find(miss.owner, miss.index)
+            if present >= 0 {
+                if cache.header(present).state == .filling { waitFor.append(UInt32(present)) }
+                continue
+            }
+            var run: [UInt32] = []
+            var submitted = 0
+            while submitted + run.count < max(1, miss.run) && run.count < maximumRun {
+                let offset = UInt64(run.count)
+                if offset > 0 && (cache.find(miss.owner, miss.index + offset) >= 0 || cache.freeFrames == 0 && run.count >= cache.count / 8) { break }
+                guard let frame = cache.allocate(stamp: transaction.stamp) else { break }
+                var header = FrameHeader.empty
+                header.owner = miss.owner
+                header.index = miss.index + offset
+                header.block = miss.block + offset
+                header.state = .filling
+                cache.enter(frame, header)
+                run.append(UInt32(frame))
+            }
+            if run.isEmpty { return waitFor.isEmpty ? nil : waitFor }
+            if submitFrames(.read, block: miss.block, frames: run, purpose: .fill) {
+                submitted += run.count
+                waitFor.append(run[0])
+                cache.misses += UInt64(run.count)
+            } else {
+                for frame in run { cache.release(Int(frame)) }
+                return waitFor.isEmpty ? nil : waitFor
+            }
+        }
+        return waitFor
+    }
+
+    private func filled(_ frame: Int, error: Int32) {
+        let header = cache.header(frame)
+        var error = error == 0 ? 0 : Errno.io
+        if error == 0 && header.owner == 0 && header.flags & FrameFlag.detached == 0 {
+            let block = unsafe Bytes(cache.pointer(frame), count: BlockLayout.size, writable: false)
+            if let problem = BlockVerifier.problem(block, address: header.block, superblock: superblock, geometry: geometry) {
+                note("block \(header.block): \(problem)")
+                error = Errno.damaged
+            }
+        }
+        if error != 0 || header.flags & FrameFlag.detached != 0 {
+            cache.release(frame)
+        } else {
+            unsafe cache.headers[frame].state = .clean
+        }
+        frameReady(UInt32(frame), error: error)
+    }
+
+    // MARK: Data in place of fresh allocations
+
+    /// Sends the frames that a write-back has given fresh blocks; their record follows them.
+    func issueOrderedWrites(_ tx: Transaction) {
+        var run: [UInt32] = []
+        var first: UInt64 = 0
+        func end() {
+            if run.isEmpty { return }
+            pendingOrdered.append((first, run, journal.openSequence))
+            journal.openOrdered += 1
+            journal.openHadOrdered = true
+            run.removeAll()
+        }
+        for writeback in tx.writebacks where writeback.ordered {
+            if !run.isEmpty && (writeback.block != first + UInt64(run.count) || run.count == maximumRun) { end() }
+            if run.isEmpty { first = writeback.block }
+            run.append(UInt32(writeback.frame))
+            unsafe cache.headers[writeback.frame].state = .writing
+        }
+        end()
+        pushOrderedWrites()
+    }
+
+    /// Hands queued ordered writes to the device as far as its queue has room.
+    func pushOrderedWrites() {
+        var sent = 0
+        while sent < pendingOrdered.count {
+            let entry = pendingOrdered[sent]
+            guard submitFrames(.write, block: entry.block, frames: entry.frames, purpose: .ordered, sequence: entry.sequence) else { break }
+            sent += 1
+        }
+        if sent > 0 { pendingOrdered.removeFirst(sent) }
+    }
+
+    private func orderedWritten(_ io: PendingIO, error: Int32) {
+        if error != 0 { stopWriting("file data cannot be written (errno \(error))") }
+        for frame in io.frames { written(Int(frame)) }
+        if io.sequence == journal.openSequence { journal.openOrdered -= 1 } else if io.sequence == journal.sealedSequence { journal.sealedOrdered -= 1 }
+        advanceJournal()
+    }
+
+    /// A frame's content is at home.
+    func written(_ frame: Int) {
+        if cache.header(frame).flags & FrameFlag.detached != 0 {
+            detachedImages.removeAll { $0.frame == frame }
+            cache.release(frame)
+            releasePinned()
+            return
+        }
+        unsafe cache.headers[frame].flags &= ~FrameFlag.ordered
+        cache.leaveCheckpoint(frame)
+        unsafe cache.headers[frame].state = .clean
+        wakeFrameWaiters()
+    }
+
+    // MARK: Freed blocks
+
+    /// Marks freed blocks as not reusable before the record that frees them is durable.
+    func holdFreed(_ start: UInt64, _ count: UInt64) {
+        let group = geometry.group(ofBlock: start)
+        if unsafe groups[group].pinned == nil {
+            let words = UnsafeMutablePointer<UInt64>.allocate(capacity: Volume.bitmapWords + 8)
+            unsafe words.initialize(repeating: 0, count: Volume.bitmapWords + 8)
+            unsafe groups[group].pinned = words
+        }
+        setPinned(group, start, count, true)
+        heldFrees.append((journal.openSequence, start, count))
+        pinnedBlocks += Int(count)
+    }
+
+    private func setPinned(_ group: Int, _ start: UInt64, _ count: UInt64, _ value: Bool) {
+        guard let words = unsafe groups[group].pinned else { return }
+        let first = Int(start - geometry.start(ofGroup: group))
+        for bit in first..<first + Int(count) {
+            let mask: UInt64 = 1 << UInt64(bit & 63)
+            if value { unsafe words[bit >> 6] |= mask } else { unsafe words[bit >> 6] &= ~mask }
+        }
+    }
+
+    /// Freed blocks whose record is durable, and that no write in flight can still hit, become reusable, and are discarded.
+    func releasePinned() {
+        var kept = 0
+        for index in 0..<heldFrees.count {
+            let entry = heldFrees[index]
+            let busy = entry.sequence > journal.durableSequence
+                || detachedImages.contains { $0.block >= entry.start && $0.block < entry.start + entry.count }
+            if busy {
+                heldFrees[kept] = entry
+                kept += 1
+                continue
+            }
+            setPinned(geometry.group(ofBlock: entry.start), entry.start, entry.count, false)
+            pinnedBlocks -= Int(entry.count)
+        }
+        heldFrees.removeLast(heldFrees.count - kept)
+    }
+}

@@ -1,0 +1,206 @@
+import BlockDevice
+import CSystem
+
+/// The redo journal: batches of committed operations on their way to the ring.
+///
+/// Two batch buffers in the region: operations append to the open one; the sealed one is being written. One record is in flight at a time,
+/// and everyone who waits for durability waits for the same write (group commit).
+///
+/// Invariants, each with a test that fails without it (Tests/VolumeTests/JournalTests.swift):
+/// - a record is written once, as one request, after the ordered data of its operations is durable;
+/// - the tail in a record is computed when the record is sealed: the oldest image that a dirty or in-flight block still needs;
+/// - ring space is reused only when a record that carries the newer tail is durable;
+/// - there is always room for one empty record, so that a moved tail can be made durable.
+@safe struct Journal {
+    enum Phase { case idle, waitingForData, flushingData, writing, flushing }
+    struct LiveRecord { var sequence: UInt64, position: UInt64 }
+
+    let ring: UInt64
+    let batchCapacity: Int
+    /// Sequence that the open batch will carry: positions of operations in time.
+    var openSequence: UInt64
+    var openIndex = 0
+    var openLength = 0
+    var openEntries = 0
+    var openedAt: UInt64 = 0
+    /// Ordered data writes that the open batch's record must follow, not finished yet; and whether there were any.
+    var openOrdered = 0
+    var openHadOrdered = false
+
+    var phase = Phase.idle
+    var sealedSequence: UInt64 = 0
+    var sealedIndex = 0
+    var sealedLength = 0
+    var sealedEntries = 0
+    var sealedOrdered = 0
+    var sealedHadOrdered = false
+    var sealedBlocks = 0
+    var sealedPosition: UInt64 = 0
+    var sealedTail: LiveRecord
+
+    var head: UInt64
+    var previousChecksum: UInt32 = 0
+    var durableSequence: UInt64
+    /// Ring space from here on is in use.
+    var durableTail: LiveRecord
+    /// Records in the ring, oldest first, from the durable tail on.
+    var live: [LiveRecord] = []
+    /// Someone waits for records up to this one.
+    var wanted: UInt64 = 0
+
+    init(ring: UInt64, batchCapacity: Int, firstSequence: UInt64) {
+        self.ring = ring
+        self.batchCapacity = batchCapacity
+        openSequence = firstSequence
+        head = 0
+        durableSequence = firstSequence - 1
+        durableTail = LiveRecord(sequence: firstSequence, position: 0)
+        sealedTail = durableTail
+        live.reserveCapacity(1024)
+    }
+
+    var usedBlocks: UInt64 { head - durableTail.position }
+
+    /// Where a record of so many blocks goes: never across the ring's end.
+    @inline(__always) func place(_ blocks: Int, from head: UInt64) -> UInt64 {
+        let offset = head % ring
+        return offset + UInt64(blocks) > ring ? head - offset + ring : head
+    }
+
+    static func blocks(_ payload: Int) -> Int { (JournalLayout.headerSize + payload + BlockLayout.size - 1) / BlockLayout.size }
+
+    /// Blocks that stay free for work that makes room: write-back may use half of them, one is for an empty record.
+    var reserve: UInt64 { ring / 8 }
+
+    /// True where the open batch may grow by `bytes`.
+    func hasRoom(_ bytes: Int, mayUseReserve: Bool) -> Bool {
+        guard openLength + bytes <= batchCapacity - JournalLayout.headerSize else { return false }
+        let blocks = Journal.blocks(openLength + bytes)
+        // The sealed record, if it has no place yet, comes first.
+        let start = phase == .waitingForData || phase == .flushingData ? sealedPosition + UInt64(sealedBlocks) : head
+        let end = place(blocks, from: start) + UInt64(blocks)
+        return end + (mayUseReserve ? 2 : reserve) <= durableTail.position + ring
+    }
+}
+
+extension Volume {
+    /// The oldest record that replay still needs if the open batch were sealed now.
+    func currentTail() -> Journal.LiveRecord {
+        var sequence = journal.openSequence
+        if cache.checkpointHead != Cache.none { sequence = min(sequence, unsafe cache.headers[Int(cache.checkpointHead)].imageSequence) }
+        if let oldest = checkpoint.oldest { sequence = min(sequence, oldest) }
+        for detached in detachedImages where detached.sequence < sequence { sequence = detached.sequence }
+        for record in journal.live where record.sequence >= sequence { return record }
+        return Journal.LiveRecord(sequence: sequence, position: UInt64.max)
+    }
+
+    /// Takes the journal one step further where it can go.
+    func advanceJournal() {
+        if isReadOnly { return }
+        switch journal.phase {
+        case .idle:
+            let age = clock.monotonic &- journal.openedAt
+            let due = journal.openLength > 0 && age >= configuration.commitIntervalNanoseconds
+            let large = journal.openLength > journal.batchCapacity / 2
+            if journal.wanted >= journal.openSequence || due || large || tailNeedsPublishing { seal() }
+        case .waitingForData:
+            if journal.sealedOrdered == 0 {
+                if journal.sealedHadOrdered && capabilities.volatileCache {
+                    if submitFlush(.journalDataFlush) { journal.phase = .flushingData }
+                } else {
+                    writeRecord()
+                }
+            }
+        case .flushingData, .writing, .flushing: break
+        }
+    }
+
+    /// A moved tail that is not durable keeps ring space from being used.
+    private var tailNeedsPublishing: Bool {
+        guard journal.usedBlocks + journal.reserve * 3 > journal.ring || journalStarved else { return false }
+        return currentTail().sequence > journal.durableTail.sequence
+    }
+
+    /// The open batch becomes the record to write; a new batch opens.
+    private func seal() {
+        journalStarved = false
+        journal.sealedSequence = journal.openSequence
+        journal.sealedIndex = journal.openIndex
+        journal.sealedLength = journal.openLength
+        journal.sealedEntries = journal.openEntries
+        journal.sealedOrdered = journal.openOrdered
+        journal.sealedHadOrdered = journal.openHadOrdered
+        journal.sealedBlocks = Journal.blocks(journal.sealedLength)
+        journal.sealedPosition = journal.place(journal.sealedBlocks, from: journal.head)
+        let tail = currentTail()
+        journal.sealedTail =
+            tail.position == .max ? Journal.LiveRecord(sequence: journal.sealedSequence, position: journal.sealedPosition) : tail
+        journal.openSequence += 1
+        journal.openIndex = 1 - journal.openIndex
+        journal.openLength = 0
+        journal.openEntries = 0
+        journal.openOrdered = 0
+        journal.openHadOrdered = false
+        journal.openedAt = clock.monotonic
+        region.store(.openSequence, journal.openSequence)
+        region.store(.openBatch, UInt64(journal.openIndex))
+        region.store(journal.openIndex == 0 ? .batchLength0 : .batchLength1, 0)
+        journal.phase = .waitingForData
+        wakeJournalWaiters()
+        advanceJournal()
+    }
+
+    private func writeRecord() {
+        let buffer = unsafe region.batch(journal.sealedIndex)
+        let size = journal.sealedBlocks * BlockLayout.size
+        let record = unsafe Bytes(buffer, count: size, writable: true)
+        record.zero(0, JournalLayout.headerSize)
+        let end = JournalLayout.headerSize + journal.sealedLength
+        record.zero(end, size - end)
+        record.set(0, JournalLayout.magic)
+        record.set(8, superblock.uuid.0)
+        record.set(16, superblock.epoch)
+        record.set(24, superblock.nonce)
+        record.set(32, journal.sealedSequence)
+        record.set(40, journal.sealedPosition)
+        record.set(48, UInt32(journal.sealedLength))
+        record.set(52, UInt32(journal.sealedBlocks))
+        record.set(56, journal.previousChecksum)
+        record.set(64, journal.durableSequence)
+        record.set(72, journal.sealedTail.sequence)
+        record.set(80, journal.sealedTail.position)
+        record.set(88, UInt32(journal.sealedEntries))
+        let checksum = unsafe dashfs_crc32c(0, buffer, size)
+        record.set(60, checksum)
+        let block = superblock.journalStart + journal.sealedPosition % journal.ring
+        guard unsafe submitIO(.write, block: block, address: buffer, length: size, purpose: .journalRecord) else { return }
+        journal.phase = .writing
+        journal.previousChecksum = checksum
+        journal.head = journal.sealedPosition + UInt64(journal.sealedBlocks)
+        journal.live.append(Journal.LiveRecord(sequence: journal.sealedSequence, position: journal.sealedPosition))
+    }
+
+    func journalDataFlushed() { writeRecord() }
+
+    func journalRecordWritten() {
+        if capabilities.volatileCache {
+            journal.phase = .flushing
+            if !submitFlush(.journalFlush) { retryFlush = true }
+        } else {
+            journalRecordDurable()
+        }
+    }
+
+    func journalRecordDurable() {
+        journal.durableSequence = journal.sealedSequence
+        journal.durableTail = journal.sealedTail
+        if let first = journal.live.firstIndex(where: { $0.sequence >= journal.durableTail.sequence }), first > 0 {
+            journal.live.removeFirst(first)
+        }
+        journal.phase = .idle
+        releasePinned()
+        wakeDurableWaiters()
+        wakeJournalWaiters()
+        advanceJournal()
+    }
+}

@@ -1,0 +1,142 @@
+import BlockDevice
+
+/// From a device to a running volume: superblock, recovery, a new epoch, counters, orphans.
+extension Volume {
+    /// The superblock that counts, or why there is none.
+    package static func readSuperblock(_ device: BlockingDevice, deviceBlocks: UInt64) throws(VolumeError) -> Superblock {
+        guard deviceBlocks >= minimumBlocks else { throw VolumeError(errno: Errno.invalid, "too small to hold a DashFS volume; format a larger device") }
+        var best = Superblock(decoding: try device.read(0), address: 0)
+        // The copy is in the volume's last block: where the first says, or at the device's end.
+        for address in Set([best.map { $0.blockCount &- 1 } ?? deviceBlocks - 1, deviceBlocks - 1]).sorted() where address > 0 && address < deviceBlocks {
+            if let copy = Superblock(decoding: try device.read(address), address: address), copy.generation > best?.generation ?? 0,
+                copy.blockCount == address + 1
+            {
+                best = copy
+            }
+        }
+        guard let superblock = best else { throw VolumeError(errno: Errno.invalid, "holds no DashFS volume; make one with: dashfs format") }
+        if let problem = superblock.problem(deviceBlocks: deviceBlocks) { throw VolumeError(errno: Errno.damaged, "its superblock \(problem)") }
+        return superblock
+    }
+
+    /// How much memory `mount` wants for this device.
+    public static func memorySize(_ queue: any DeviceQueue, _ capabilities: DeviceCapabilities, configuration: Configuration) throws(VolumeError) -> Int {
+        let superblock = try readSuperblock(BlockingDevice(queue), deviceBlocks: capabilities.blockCount)
+        return regionSize(configuration, journalBlocks: superblock.journalBlocks)
+    }
+
+    /// Mounts: replays the journal, begins a new epoch, and takes the memory (zeroed, `memorySize` bytes, page-aligned) as cache and state.
+    public static func mount(
+        _ queue: any DeviceQueue, _ capabilities: DeviceCapabilities, memory: UnsafeMutableRawPointer, configuration: Configuration, clock: Clock
+    ) throws(VolumeError) -> Volume {
+        let device = BlockingDevice(queue)
+        var superblock = try readSuperblock(device, deviceBlocks: capabilities.blockCount)
+        var configuration = configuration
+        var notes: [String] = []
+        if superblock.readOnlyCompatible & ~Superblock.knownReadOnlyCompatible != 0 && !configuration.readOnly {
+            configuration.readOnly = true
+            notes.append("read-only: the volume uses features this version cannot write")
+        }
+        let mayWrite = !configuration.readOnly && !capabilities.readOnly
+        let recovery = Recovery(device: device, superblock: superblock, geometry: Geometry(superblock))
+        if !mayWrite && !superblock.clean {
+            throw VolumeError(errno: Errno.readOnly, "was not shut down in order and cannot be recovered read-only; mount it for writing once")
+        }
+        if !superblock.clean {
+            let result = try recovery.run(write: true)
+            superblock.firstSequence = result.nextSequence
+            notes.append("recovered: \(result.replayed) journal records, \(result.blocksWritten) blocks")
+            if let corruption = result.corruption {
+                configuration.readOnly = true
+                notes.append("read-only: \(corruption)")
+            }
+        }
+        if !configuration.readOnly && mayWrite {
+            superblock.epoch &+= 1
+            superblock.nonce = configuration.nonce
+            superblock.clean = false
+            superblock.generation &+= 1
+            try write(superblock, device)
+        }
+        let volume = unsafe Volume(
+            superblock: superblock, queue: queue, capabilities: capabilities, memory: memory, configuration: configuration)
+        volume.clock = clock
+        for note in notes { volume.note(note) }
+        volume.buildFreshState()
+        try volume.loadGroups(device)
+        if !volume.isReadOnly { volume.startOrphans() }
+        return volume
+    }
+
+    /// One after the other, each flushed: a cut leaves at least one whole.
+    static func write(_ superblock: Superblock, _ device: BlockingDevice) throws(VolumeError) {
+        for address in [superblock.blockCount - 1, 0] {
+            superblock.encode(into: device.blank(), address: address)
+            try device.write(address)
+            try device.flush()
+        }
+    }
+
+    /// At the end of an orderly shutdown, when nothing else is in flight.
+    func writeSuperblocks() {
+        superblock.generation &+= 1
+        superblock.firstSequence = journal.openSequence
+        do throws(VolumeError) {
+            let device = BlockingDevice(queue)
+            try device.flush()
+            try Volume.write(superblock, device)
+        } catch {
+            note("the superblock cannot be written: \(error.message)")
+        }
+    }
+
+    private func buildFreshState() {
+        region.store(.magic, Region.magic)
+        region.store(.size, UInt64(region.layout.size))
+        region.store(.openSequence, journal.openSequence)
+        region.store(.epoch, superblock.epoch)
+        cache.rebuild()
+        rebuildTables()
+    }
+
+    /// Free lists and indexes of the state tables, from their rows.
+    func rebuildTables() {
+        corePool.removeAll()
+        descriptionPool.removeAll()
+        lockPool.removeAll()
+        coreIndex.removeAll()
+        reservedBlocks = 0
+        for slot in (0..<region.layout.inodes).reversed() {
+            let row = unsafe CoreInode(slot: slot, cell: Bytes(region.state + slot * CoreInode.size, count: CoreInode.size, writable: false))
+            if row.inode == 0 { corePool.give(slot) } else {
+                coreIndex.insert(HashIndex.hash(row.inode, 0), slot: slot)
+                reservedBlocks += Int(row.reserved) + Int(row.reservedNodes)
+            }
+        }
+        for slot in (0..<region.layout.descriptions).reversed() {
+            let row = description(slot, transaction)
+            if row.used == 0 { descriptionPool.give(slot) } else { descriptionHighWater = max(descriptionHighWater, slot + 1) }
+        }
+        for slot in (0..<region.layout.locks).reversed() {
+            let used = unsafe region.state.load(fromByteOffset: region.layout.locksAt + slot * LockCell.size, as: UInt32.self)
+            if used == 0 { lockPool.give(slot) }
+        }
+    }
+
+    /// Counters of all groups.
+    private func loadGroups(_ device: BlockingDevice) throws(VolumeError) {
+        for group in 0..<geometry.groupCount {
+            let address = geometry.start(ofGroup: group)
+            let block = try device.read(address)
+            if let problem = BlockVerifier.problem(block, address: address, superblock: superblock, geometry: geometry)
+                ?? (block.u8(BlockLayout.kindAt) == BlockLayout.Kind.group ? nil : "not a group block")
+            {
+                throw VolumeError(errno: Errno.damaged, "group \(group) at block \(address): \(problem); run dashfs check")
+            }
+            unsafe groups[group].freeBlocks = Int(block.u32(GroupLayout.freeBlocksAt))
+            unsafe groups[group].freeInodes = Int(block.u32(GroupLayout.freeInodesAt))
+            unsafe freeBlocks += groups[group].freeBlocks
+            unsafe freeInodes += groups[group].freeInodes
+        }
+    }
+}

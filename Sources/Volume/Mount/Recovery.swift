@@ -1,0 +1,164 @@
+import BlockDevice
+import CSystem
+
+/// Replays the journal of a volume that was not shut down in order. Doing it twice, or being cut in the middle of it, changes nothing:
+/// the journal is only given up when the next epoch's superblock is written, after everything replayed is flushed.
+///
+/// 1. Read the whole ring; every block that begins a record of this epoch and nonce, whole and in its place, is a candidate.
+/// 2. The candidate with the highest sequence names the tail: replay begins there.
+/// 3. Records follow each other by sequence and by the checksum of the one before; the first gap ends the replay. A gap below what a later
+///    record knew to be durable is no end but a lost record: corruption.
+/// 4. Frees are collected first: nothing that a later record (or the same) frees is replayed.
+/// 5. Per block, everything before its last whole image is skipped; then images and deltas in order, checksums, and home.
+struct Recovery {
+    struct Candidate {
+        var sequence: UInt64
+        var position: UInt64
+        var blocks: Int
+        var payload: Int
+        var previous: UInt32
+        var checksum: UInt32
+        var durable: UInt64
+        var tail: UInt64
+    }
+
+    struct Result {
+        /// The sequence after the last one replayed.
+        var nextSequence: UInt64
+        var replayed = 0
+        var blocksWritten = 0
+        /// A lost or damaged record: the volume is shown, not written.
+        var corruption: String?
+    }
+
+    let device: BlockingDevice
+    let superblock: Superblock
+    let geometry: Geometry
+
+    func run(write: Bool) throws(VolumeError) -> Result {
+        let ring = try readRing()
+        let candidates = findCandidates(ring)
+        guard let newest = candidates.values.max(by: { $0.sequence < $1.sequence }) else {
+            return Result(nextSequence: superblock.firstSequence)
+        }
+        var result = Result(nextSequence: newest.tail)
+        let mustHave = candidates.values.map { $0.durable }.max() ?? 0
+        var chain: [Candidate] = []
+        var sequence = newest.tail
+        while let next = candidates[sequence] {
+            if let last = chain.last, next.previous != last.checksum { break }
+            chain.append(next)
+            sequence += 1
+        }
+        result.nextSequence = sequence
+        if sequence <= mustHave {
+            result.corruption = "journal record \(sequence) is missing or damaged, though record \(newest.sequence) knew it to be durable"
+        }
+        result.replayed = chain.count
+        if write { result.blocksWritten = try replay(ring, chain) }
+        return result
+    }
+
+    private func readRing() throws(VolumeError) -> [UInt8] {
+        var ring: [UInt8] = []
+        ring.reserveCapacity(Int(superblock.journalBlocks) * BlockLayout.size)
+        var block: UInt64 = 0
+        while block < superblock.journalBlocks {
+            let count = min(BlockingDevice.bufferBlocks, Int(superblock.journalBlocks - block))
+            let bytes = try device.read(superblock.journalStart + block, count)
+            unsafe ring.append(contentsOf: UnsafeRawBufferPointer(start: bytes.pointer, count: bytes.count))
+            block += UInt64(count)
+        }
+        return ring
+    }
+
+    private func findCandidates(_ ring: [UInt8]) -> [UInt64: Candidate] {
+        var found: [UInt64: Candidate] = [:]
+        let total = Int(superblock.journalBlocks)
+        unsafe ring.withUnsafeBytes { raw in
+            guard let base = raw.baseAddress else { return }
+            for block in 0..<total {
+                let record = unsafe Bytes(
+                    UnsafeMutableRawPointer(mutating: base + block * BlockLayout.size), count: (total - block) * BlockLayout.size, writable: false)
+                guard record.u64(0) == JournalLayout.magic, record.u64(8) == superblock.uuid.0, record.u64(16) == superblock.epoch,
+                    record.u64(24) == superblock.nonce
+                else { continue }
+                let candidate = Candidate(
+                    sequence: record.u64(32), position: record.u64(40), blocks: Int(record.u32(52)), payload: Int(record.u32(48)),
+                    previous: record.u32(56), checksum: record.u32(60), durable: record.u64(64), tail: record.u64(72))
+                guard candidate.position % superblock.journalBlocks == UInt64(block), candidate.blocks >= 1, candidate.blocks <= total - block,
+                    Journal.blocks(candidate.payload) == candidate.blocks, candidate.tail <= candidate.sequence
+                else { continue }
+                var checksum = unsafe dashfs_crc32c(0, record.pointer, 60)
+                var zero: UInt32 = 0
+                checksum = unsafe withUnsafeBytes(of: &zero) { unsafe dashfs_crc32c(checksum, $0.baseAddress!, 4) }
+                checksum = unsafe dashfs_crc32c(checksum, record.pointer + 64, candidate.blocks * BlockLayout.size - 64)
+                if checksum == candidate.checksum { found[candidate.sequence] = candidate }
+            }
+        }
+        return found
+    }
+
+    private struct Entry {
+        var kind: UInt8
+        var address: UInt64
+        var length: Int
+        /// Offset of the content in the ring.
+        var at: Int
+        var sequence: UInt64
+    }
+
+    private func replay(_ ring: [UInt8], _ chain: [Candidate]) throws(VolumeError) -> Int {
+        var entries: [Entry] = []
+        var freed: [UInt64: UInt64] = [:]
+        for record in chain {
+            let start = Int(record.position % superblock.journalBlocks) * BlockLayout.size + JournalLayout.headerSize
+            var at = start
+            let end = start + record.payload
+            while at + JournalLayout.entryHeaderSize <= end {
+                let (word, address) = unsafe ring.withUnsafeBytes {
+                    unsafe (UInt64(littleEndian: $0.loadUnaligned(fromByteOffset: at, as: UInt64.self)),
+                        UInt64(littleEndian: $0.loadUnaligned(fromByteOffset: at + 8, as: UInt64.self)))
+                }
+                let (kind, length) = (UInt8(truncatingIfNeeded: word), Int(word >> 32))
+                at += JournalLayout.entryHeaderSize
+                if kind == JournalLayout.Kind.free {
+                    guard geometry.isData(address, count: UInt64(length)) else { throw malformed(record) }
+                    for block in address..<address + UInt64(length) { freed[block] = record.sequence }
+                    continue
+                }
+                let block = kind == JournalLayout.Kind.delta ? address / UInt64(BlockLayout.size) : address
+                let offset = kind == JournalLayout.Kind.delta ? Int(address % UInt64(BlockLayout.size)) : 0
+                guard kind == JournalLayout.Kind.image || kind == JournalLayout.Kind.delta || kind == JournalLayout.Kind.data, length >= 0,
+                    offset + length <= BlockLayout.size, kind == JournalLayout.Kind.delta || length == BlockLayout.size,
+                    at + length <= end, block >= superblock.groupStart, block < superblock.blockCount - 1
+                else { throw malformed(record) }
+                entries.append(Entry(kind: kind, address: address, length: length, at: at, sequence: record.sequence))
+                at += (length + 7) & ~7
+            }
+        }
+        // Per block: what counts, from its last whole image on.
+        var perBlock: [UInt64: [Entry]] = [:]
+        for entry in entries {
+            let block = entry.kind == JournalLayout.Kind.delta ? entry.address / UInt64(BlockLayout.size) : entry.address
+            if let free = freed[block], entry.sequence <= free { continue }
+            if entry.kind == JournalLayout.Kind.delta { perBlock[block, default: []].append(entry) } else { perBlock[block] = [entry] }
+        }
+        for block in perBlock.keys.sorted() {
+            guard let list = perBlock[block], let first = list.first else { continue }
+            let bytes = first.kind == JournalLayout.Kind.delta ? try device.read(block) : device.blank()
+            for entry in list {
+                let offset = entry.kind == JournalLayout.Kind.delta ? Int(entry.address % UInt64(BlockLayout.size)) : 0
+                unsafe ring.withUnsafeBytes { unsafe bytes.copy(offset, from: $0.baseAddress! + entry.at, entry.length) }
+            }
+            if first.kind != JournalLayout.Kind.data { unsafe BlockLayout.seal(bytes.pointer) }
+            try device.write(block)
+        }
+        if !perBlock.isEmpty { try device.flush() }
+        return perBlock.count
+    }
+
+    private func malformed(_ record: Candidate) -> VolumeError {
+        VolumeError(errno: Errno.damaged, "journal record \(record.sequence) has a good checksum and impossible contents; run dashfs check")
+    }
+}

@@ -1,0 +1,155 @@
+/// Paths to inodes: one walk for every operation.
+///
+/// Rules: every directory walked through needs search permission; symbolic links in the middle are always followed, the last one where the caller says
+/// so; 40 links at most (ELOOP); names to 255 bytes, the whole text (with what links insert) to 4095. A walk that leaves the volume ends with
+/// `escape`: the rest of the text goes back to the client.
+struct Resolution {
+    enum Last { case name, dot, dotDot, root }
+    /// The directory of the last component (for root, dot and dotdot: the directory itself).
+    var parent: UInt64
+    var name: Name
+    var last: Last
+    /// The inode that the path names; 0: the last component does not exist.
+    var inode: UInt64
+    /// Where the entry of the last component is; nil for ".", ".." and the root.
+    var entry: DirectoryEntry?
+    /// The text ended in `/`: only a directory will do.
+    var wantsDirectory: Bool
+}
+
+@safe final class PathBuffers {
+    /// Two paths of an operation may each need room for what links insert.
+    let memory: UnsafeMutableRawPointer
+    init() { unsafe memory = .allocate(byteCount: 4 * 4096, alignment: 16) }
+    deinit { unsafe memory.deallocate() }
+}
+
+extension Volume {
+    static let escapeErrno: Int32 = 4096
+    static let maximumPath = 4095
+    static let maximumLinks = 40
+
+    /// - Parameters:
+    ///   - second: the operation's second path (its own buffer; `escape` says which).
+    ///   - follow: a symbolic link at the end is followed.
+    func resolve(
+        _ request: Request, second: Bool = false, follow: Bool, emptyIsHandle: Bool = false, _ tx: Transaction
+    ) throws(Stop) -> Resolution {
+        guard let sessionIndex = sessionIndex(request.session) else { throw .errno(Errno.badDescriptor) }
+        let handle = second ? request.handle2 : request.handle
+        guard let given = unsafe second ? request.path2 : request.path else { throw .errno(Errno.invalid) }
+        var text = UnsafeRawPointer(given)
+        var count = second ? request.path2Length : request.pathLength
+        guard count > 0 || emptyIsHandle else { throw .errno(Errno.noEntry) }
+        guard count <= Volume.maximumPath else { throw .errno(Errno.nameTooLong) }
+
+        var directory = Superblock.rootInode
+        if unsafe handle != Request.rootHandle && (count == 0 || text.load(as: UInt8.self) != UInt8(ascii: "/")) {
+            directory = try openDescription(handle, request.session, tx).inode
+        }
+        if count == 0 {
+            return unsafe Resolution(parent: directory, name: Name(text, 0), last: .dot, inode: directory, entry: nil, wantsDirectory: false)
+        }
+        let buffer = unsafe pathBuffers.memory + (second ? 8192 : 0)
+        var links = 0
+        var at = 0
+        while true {
+            // At the start of a component, or at the end.
+            while at < count, unsafe text.load(fromByteOffset: at, as: UInt8.self) == UInt8(ascii: "/") { at += 1 }
+            let current = try inode(directory, tx)
+            guard current.isDirectory else { throw .errno(Errno.notDirectory) }
+            if at == count {
+                return unsafe Resolution(parent: directory, name: Name(text + at, 0), last: .root, inode: directory, entry: nil, wantsDirectory: true)
+            }
+            guard sessions[sessionIndex].credentials.may(Access.execute, current) else { throw .errno(Errno.access) }
+            let start = at
+            while at < count {
+                let byte = unsafe text.load(fromByteOffset: at, as: UInt8.self)
+                if byte == UInt8(ascii: "/") { break }
+                if byte == 0 { throw .errno(Errno.invalid) }
+                at += 1
+            }
+            let name = unsafe Name(text + start, at - start)
+            if name.count > 255 { throw .errno(Errno.nameTooLong) }
+            var rest = at
+            while rest < count, unsafe text.load(fromByteOffset: rest, as: UInt8.self) == UInt8(ascii: "/") { rest += 1 }
+            let isLast = rest == count
+            let slash = isLast && rest > at
+
+            if unsafe name.bytes.load(as: UInt8.self) == UInt8(ascii: ".") {
+                if name.count == 1 {
+                    if isLast { return Resolution(parent: directory, name: name, last: .dot, inode: directory, entry: nil, wantsDirectory: true) }
+                    continue
+                }
+                if unsafe name.count == 2 && name.bytes.load(fromByteOffset: 1, as: UInt8.self) == UInt8(ascii: ".") {
+                    if directory == Superblock.rootInode {
+                        if !sessions[sessionIndex].prefix.isEmpty {
+                            throw unsafe escape(request, second, text + start, count - start)
+                        }
+                    } else {
+                        directory = current.parent
+                    }
+                    if isLast { return Resolution(parent: directory, name: name, last: .dotDot, inode: directory, entry: nil, wantsDirectory: true) }
+                    continue
+                }
+            }
+            guard let entry = try find(name, in: current, tx) else {
+                if !isLast { throw .errno(Errno.noEntry) }
+                return Resolution(parent: directory, name: name, last: .name, inode: 0, entry: nil, wantsDirectory: slash)
+            }
+            let target = try inode(entry.inode, tx)
+            if target.isLink && (!isLast || follow || slash) {
+                links += 1
+                if links > Volume.maximumLinks { throw .errno(Errno.loop) }
+                // The link's text, then what was not walked yet.
+                let length = Int(target.size)
+                let remaining = count - at
+                guard length > 0, length + remaining <= Volume.maximumPath else { throw .errno(length == 0 ? Errno.noEntry : Errno.nameTooLong) }
+                unsafe (buffer + length).copyMemory(from: text + at, byteCount: remaining)
+                try unsafe readLink(target, into: buffer, tx)
+                unsafe text = UnsafeRawPointer(buffer)
+                count = length + remaining
+                at = 0
+                if unsafe text.load(as: UInt8.self) == UInt8(ascii: "/") {
+                    let prefix = sessions[sessionIndex].prefix
+                    if !prefix.isEmpty {
+                        guard unsafe count >= prefix.count && prefix.withUnsafeBytes({ unsafe dashfs_equal($0.baseAddress!, text, prefix.count) })
+                            && (count == prefix.count || text.load(fromByteOffset: prefix.count, as: UInt8.self) == UInt8(ascii: "/"))
+                        else { throw unsafe escape(request, second, text, count) }
+                        at = prefix.count
+                    }
+                    directory = Superblock.rootInode
+                }
+                continue
+            }
+            if isLast {
+                return Resolution(parent: directory, name: name, last: .name, inode: entry.inode, entry: entry, wantsDirectory: slash)
+            }
+            directory = entry.inode
+        }
+    }
+
+    /// The text to be resolved by the client goes back in the request's path.
+    private func escape(_ request: Request, _ second: Bool, _ text: UnsafeRawPointer, _ count: Int) -> Stop {
+        if let path = unsafe second ? request.path2 : request.path { unsafe path.copyMemory(from: text, byteCount: count) }
+        escapeLength = count
+        escapeSecond = second
+        return .errno(Volume.escapeErrno)
+    }
+
+    /// The existing inode that the path names.
+    func resolveExisting(_ request: Request, follow: Bool, emptyIsHandle: Bool = true, _ tx: Transaction) throws(Stop) -> Inode {
+        let resolution = try resolve(request, follow: follow, emptyIsHandle: emptyIsHandle, tx)
+        guard resolution.inode != 0 else { throw .errno(Errno.noEntry) }
+        let found = try inode(resolution.inode, tx)
+        if resolution.wantsDirectory && !found.isDirectory { throw .errno(Errno.notDirectory) }
+        return found
+    }
+
+    /// The directory and the free or taken name for an operation that changes entries.
+    func requireParent(_ resolution: Resolution, _ credentials: Credentials, _ tx: Transaction) throws(Stop) -> Inode {
+        let parent = try inode(resolution.parent, tx)
+        guard credentials.may(Access.write | Access.execute, parent) else { throw .errno(Errno.access) }
+        return parent
+    }
+}

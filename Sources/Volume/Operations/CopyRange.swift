@@ -1,0 +1,52 @@
+/// copy_file_range(2) between two open files of the volume: page by page through frames, in steps.
+extension Volume {
+    func copyRange(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        let source = try openDescription(request.handle, request.session, tx)
+        let target = try openDescription(request.handle2, request.session, tx)
+        guard source.isReadable, target.isWritable, (source.flags | target.flags) & OpenFlag.pathOnly == 0, target.flags & OpenFlag.append == 0 else {
+            throw .errno(Errno.badDescriptor)
+        }
+        guard request.flags == 0, request.offset >= -1, request.offset2 >= -1 else { throw .errno(Errno.invalid) }
+        if isReadOnly { throw .errno(Errno.readOnly) }
+        let from = try inode(source.inode, tx)
+        let to = try inode(target.inode, tx)
+        guard from.isRegular, to.isRegular else { throw .errno(from.isDirectory || to.isDirectory ? Errno.isDirectory : Errno.invalid) }
+        try requireUntouched(from.number, tx)
+        try requireUntouched(to.number, tx)
+        let moved = progress.moved
+        // The description's own offset has moved along with the committed steps; given ones have not.
+        let readAt = request.offset >= 0 ? UInt64(request.offset) + moved : UInt64(source.offset)
+        let writeAt = request.offset2 >= 0 ? UInt64(request.offset2) + moved : UInt64(target.offset)
+        let size = liveSize(from, tx)
+        guard readAt < size, moved < request.length else { return Outcome(Int64(moved)) }
+        let wanted = min(request.length - moved, size - readAt)
+        if from.number == to.number && readAt < writeAt + wanted && writeAt < readAt + wanted { throw .errno(Errno.invalid) }
+        guard writeAt < Volume.maximumSize - wanted else { throw .errno(Errno.tooBig) }
+        let page = readAt / Volume.pageSize
+        let offset = readAt % Volume.pageSize
+        let count = min(wanted, Volume.pageSize - offset)
+        let buffer = unsafe pathBuffers.memory
+        let frame = try tx.data(from.number, page)
+        if frame >= 0 {
+            unsafe buffer.copyMemory(from: cache.pointer(frame) + Int(offset), byteCount: Int(count))
+        } else {
+            unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0, count: BlockLayout.size)
+            if from.mapping == InodeLayout.Mapping.inline {
+                let valid = UInt64(from.inlineCount)
+                if readAt < valid { unsafe buffer.copyMemory(from: from.inline.pointer + Int(readAt), byteCount: Int(min(count, valid - readAt))) }
+            } else if let extent = try lookup(from, page, tx).extent, !extent.unwritten {
+                tx.miss(from.number, page, block: extent.block + (page - extent.index), run: Int(min(extent.end - page, UInt64(transferStep))))
+                throw .missing
+            }
+        }
+        let taken = try unsafe writeBytes(to, offset: writeAt, from: buffer, count: count, credentials: credentials(request), tx)
+        if request.offset < 0 { try descriptionForWrite(source.slot, tx).offset = Int64(readAt + taken) }
+        if request.offset2 < 0 { try descriptionForWrite(target.slot, tx).offset = Int64(writeAt + taken) }
+        tx.nextProgress.moved = moved + taken
+        if taken < wanted {
+            takeTicket(to.number, tx)
+            return .more
+        }
+        return Outcome(Int64(moved + taken))
+    }
+}

@@ -1,0 +1,159 @@
+/// Record locks (fcntl(2)) and whole-file locks (flock(2)).
+///
+/// A record lock belongs to (session, owner) and an inode; the ranges of one owner never overlap. A file's locks are a list of rows from its
+/// in-core inode. Waiting is parking: every release wakes those who wait, and they look again.
+extension Volume {
+    private func lockRow(_ slot: Int, _ tx: Transaction) -> LockCell {
+        LockCell(slot: slot, cell: tx.readState(region.layout.locksAt + slot * LockCell.size, length: LockCell.size))
+    }
+
+    private func lockRowForWrite(_ slot: Int, _ tx: Transaction) throws(Stop) -> LockCell {
+        LockCell(slot: slot, cell: try tx.writeState(region.layout.locksAt + slot * LockCell.size, length: LockCell.size))
+    }
+
+    /// F_GETLK 5, F_SETLK 6, F_SETLKW 7; F_RDLCK 0, F_WRLCK 1, F_UNLCK 2.
+    func lock(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
+        let description = try openDescription(request.handle, request.session, tx)
+        if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
+        guard request.offset >= 0, request.argument <= 2, request.flags >= 5, request.flags <= 7 else { throw .errno(Errno.invalid) }
+        let first = UInt64(request.offset)
+        let (sum, overflow) = first.addingReportingOverflow(request.length)
+        guard !overflow, sum <= UInt64(Int64.max) + 1 else { throw .errno(Errno.overflow) }
+        let last = request.length == 0 ? UInt64(Int64.max) : sum - 1
+        let type = UInt32(request.argument)
+        let session = request.session.rawValue
+        let core = CoreInode(
+            slot: Int(description.core), cell: tx.readState(Int(description.core) * CoreInode.size, length: CoreInode.size))
+        if request.flags == 5 {
+            guard type != 2 else { throw .errno(Errno.invalid) }
+            guard let conflict = conflict(core, type, first, last, session, request.owner, tx) else { return Outcome(0, 2) }
+            let length = conflict.last == UInt64(Int64.max) ? 0 : conflict.last - conflict.first + 1
+            return Outcome(Int64(conflict.process), UInt64(conflict.type), conflict.first, length)
+        }
+        if type == 0 && !description.isReadable || type == 1 && !description.isWritable { throw .errno(Errno.badDescriptor) }
+        if type != 2, conflict(core, type, first, last, session, request.owner, tx) != nil {
+            if request.flags == 6 { throw .errno(Errno.again) }
+            throw .lock(description.inode)
+        }
+        try setRange(Int(description.core), type, first, last, session, request.owner, credentials(request).process, tx)
+        return Outcome(0)
+    }
+
+    private func conflict(
+        _ core: CoreInode, _ type: UInt32, _ first: UInt64, _ last: UInt64, _ session: UInt32, _ owner: UInt64, _ tx: Transaction
+    ) -> LockCell? {
+        var next = core.firstLock
+        var found: LockCell?
+        while next != 0 {
+            let row = lockRow(Int(next) - 1, tx)
+            let mine = row.session == session && row.owner == owner
+            if !mine && row.first <= last && row.last >= first && (type == 1 || row.type == 1) {
+                // The first in the file: F_GETLK's answer does not depend on who came when.
+                if found.map({ row.first < $0.first }) ?? true { found = row }
+            }
+            next = row.next
+        }
+        return found
+    }
+
+    /// Makes [first, last] of the owner's locks this type (2: none): what overlaps is cut, what touches is joined.
+    private func setRange(
+        _ coreSlot: Int, _ type: UInt32, _ first: UInt64, _ last: UInt64, _ session: UInt32, _ owner: UInt64, _ process: Int32,
+        _ tx: Transaction
+    ) throws(Stop) {
+        let core = CoreInode(slot: coreSlot, cell: try tx.writeState(coreSlot * CoreInode.size, length: CoreInode.size))
+        var (first, last) = (first, last)
+        var keep: [(type: UInt32, first: UInt64, last: UInt64)] = []
+        var previous: Int?
+        var next = core.firstLock
+        while next != 0 {
+            let slot = Int(next) - 1
+            let row = lockRow(slot, tx)
+            let following = row.next
+            next = following
+            let mine = row.session == session && row.owner == owner
+            let touches = row.first <= (last == .max ? last : last + 1) && (row.last == .max ? row.last : row.last + 1) >= first
+            let overlaps = row.first <= last && row.last >= first
+            guard mine, overlaps || touches && row.type == type else {
+                previous = slot
+                continue
+            }
+            if row.type == type {
+                first = min(first, row.first)
+                last = max(last, row.last)
+            } else {
+                if row.first < first { keep.append((row.type, row.first, first - 1)) }
+                if row.last > last { keep.append((row.type, last + 1, row.last)) }
+            }
+            if let previous { try lockRowForWrite(previous, tx).next = following } else { core.firstLock = following }
+            let writable = try lockRowForWrite(slot, tx)
+            writable.cell.zero(0, LockCell.size)
+            tx.givenLocks.append(slot)
+            tx.releasedLocks = true
+        }
+        if type != 2 { keep.append((type, first, last)) }
+        for piece in keep {
+            guard let slot = lockPool.candidate(tx.takenLocks) else { throw .errno(Errno.noLocks) }
+            tx.takenLocks += 1
+            let row = try lockRowForWrite(slot, tx)
+            row.used = 1
+            row.type = piece.type
+            row.owner = owner
+            row.first = piece.first
+            row.last = piece.last
+            row.core = UInt32(coreSlot)
+            row.session = session
+            row.process = UInt32(bitPattern: process)
+            row.next = core.firstLock
+            core.firstLock = UInt32(slot + 1)
+        }
+    }
+
+    /// close(2) of any descriptor of a file releases its owner's record locks on it.
+    func releaseLocks(_ core: CoreInode, session: SessionID, owner: UInt64, _ tx: Transaction) throws(Stop) {
+        var next = core.firstLock
+        var previous: Int?
+        while next != 0 {
+            let slot = Int(next) - 1
+            let row = lockRow(slot, tx)
+            let following = row.next
+            if row.session == session.rawValue {
+                if let previous { try lockRowForWrite(previous, tx).next = following } else { core.firstLock = following }
+                try lockRowForWrite(slot, tx).cell.zero(0, LockCell.size)
+                tx.givenLocks.append(slot)
+                tx.releasedLocks = true
+            } else {
+                previous = slot
+            }
+            next = following
+        }
+    }
+
+    /// LOCK_SH 1, LOCK_EX 2, LOCK_UN 8, LOCK_NB 4. The description owns the lock.
+    func lockWhole(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
+        let description = try openDescription(request.handle, request.session, tx)
+        if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
+        let wanted: UInt32
+        switch request.flags & ~4 {
+        case 1: wanted = 1
+        case 2: wanted = 2
+        case 8: wanted = 0
+        default: throw .errno(Errno.invalid)
+        }
+        if wanted != 0 {
+            for slot in 0..<descriptionHighWater where slot != description.slot {
+                let other = self.description(slot, tx)
+                guard other.used == 1, other.inode == description.inode, other.flock != 0 else { continue }
+                if wanted == 2 || other.flock == 2 {
+                    if request.flags & 4 != 0 { throw .errno(Errno.again) }
+                    throw .lock(description.inode)
+                }
+            }
+        }
+        if description.flock != wanted {
+            try descriptionForWrite(description.slot, tx).flock = wanted
+            if description.flock != 1 || wanted == 0 { tx.releasedLocks = true }
+        }
+        return Outcome(0)
+    }
+}

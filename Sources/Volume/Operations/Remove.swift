@@ -1,0 +1,189 @@
+/// unlink(2), rmdir(2), rename(2).
+extension Volume {
+    private func requireName(_ resolution: Resolution, dot: Int32, dotDot: Int32, root: Int32) throws(Stop) {
+        switch resolution.last {
+        case .name: return
+        case .dot: throw .errno(dot)
+        case .dotDot: throw .errno(dotDot)
+        case .root: throw .errno(root)
+        }
+    }
+
+    func unlink(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
+        let resolution = try resolve(request, follow: false, tx)
+        try requireName(resolution, dot: Errno.isDirectory, dotDot: Errno.isDirectory, root: Errno.isDirectory)
+        guard resolution.inode != 0, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
+        let parent = try requireParent(resolution, credentials(request), tx)
+        let file = try inode(resolution.inode, tx)
+        if resolution.wantsDirectory { throw .errno(file.isDirectory ? Errno.isDirectory : Errno.notDirectory) }
+        guard credentials(request).mayDelete(file, from: parent) else { throw .errno(Errno.perm) }
+        if file.isDirectory { throw .errno(Errno.isDirectory) }
+        if isReadOnly { throw .errno(Errno.readOnly) }
+        let directory = try inodeForWrite(parent.number, tx)
+        try removeEntry(entry, from: directory, tx)
+        try touch(directory, tx)
+        try dropLink(file.number, tx)
+        return Outcome(0)
+    }
+
+    /// One name fewer; the last one takes the inode with it.
+    private func dropLink(_ number: UInt64, _ tx: Transaction) throws(Stop) {
+        let inode = try inodeForWrite(number, tx)
+        if inode.links == 0 { throw damaged("link count of inode \(number)") }
+        inode.links -= 1
+        inode.changeTime = now
+        if core(number, tx) != nil { try coreForWrite(inode, tx).changeTime = now }
+        if inode.links == 0 { try dropLastLink(inode, tx) }
+    }
+
+    func removeDirectory(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
+        let resolution = try resolve(request, follow: false, tx)
+        try requireName(resolution, dot: Errno.invalid, dotDot: Errno.notEmpty, root: Errno.busy)
+        guard resolution.inode != 0, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
+        let parent = try requireParent(resolution, credentials(request), tx)
+        let victim = try inode(resolution.inode, tx)
+        guard credentials(request).mayDelete(victim, from: parent) else { throw .errno(Errno.perm) }
+        guard victim.isDirectory else { throw .errno(Errno.notDirectory) }
+        if victim.entries > 0 { throw .errno(Errno.notEmpty) }
+        if isReadOnly { throw .errno(Errno.readOnly) }
+        let directory = try inodeForWrite(parent.number, tx)
+        try removeEntry(entry, from: directory, tx)
+        directory.links -= min(directory.links, 1)
+        try touch(directory, tx)
+        try dropDirectory(victim.number, tx)
+        return Outcome(0)
+    }
+
+    /// An empty directory without a name: gone, or kept for those who have it open.
+    private func dropDirectory(_ number: UInt64, _ tx: Transaction) throws(Stop) {
+        let inode = try inodeForWrite(number, tx)
+        inode.links = 0
+        inode.changeTime = now
+        if let core = core(number, tx), core.openCount > 0 {
+            try coreForWrite(inode, tx).flags |= CoreInode.Flag.orphan
+            try addOrphan(number, kind: OrphanKind.unlinked, from: 0, count: 0, tx)
+            return
+        }
+        guard try destroy(inode, tx) else { throw damaged("directory \(number) has data") }
+    }
+
+    static let renameNoReplace: UInt32 = 1
+    static let renameExchange: UInt32 = 2
+
+    func rename(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        let flags = request.flags
+        guard flags & ~3 == 0, flags != 3 else { throw .errno(Errno.invalid) }
+        let exchange = flags & Volume.renameExchange != 0
+        let old = try resolve(request, follow: false, tx)
+        let new = try resolve(request, second: true, follow: false, tx)
+        try requireName(old, dot: Errno.busy, dotDot: Errno.busy, root: Errno.busy)
+        let newTaken = flags & Volume.renameNoReplace != 0 ? Errno.exists : Errno.busy
+        try requireName(new, dot: newTaken, dotDot: newTaken, root: newTaken)
+        guard old.inode != 0, let oldEntry = old.entry else { throw .errno(Errno.noEntry) }
+        if exchange && new.inode == 0 { throw .errno(Errno.noEntry) }
+        if flags & Volume.renameNoReplace != 0 && new.inode != 0 { throw .errno(Errno.exists) }
+        let moving = try inode(old.inode, tx)
+        if !moving.isDirectory {
+            if old.wantsDirectory { throw .errno(Errno.notDirectory) }
+            if !exchange && new.wantsDirectory { throw .errno(Errno.notDirectory) }
+        }
+        let who = credentials(request)
+        // A directory never moves below itself, nor is it replaced by what it holds.
+        if moving.isDirectory, try isAncestor(old.inode, of: new.parent, tx) { throw .errno(Errno.invalid) }
+        if new.inode != 0, try isAncestor(new.inode, of: old.parent, tx) {
+            throw .errno(exchange ? Errno.invalid : Errno.notEmpty)
+        }
+        if new.inode == old.inode && new.inode != 0 {
+            _ = try requireParent(old, who, tx)
+            return Outcome(0)
+        }
+        let oldParent = try requireParent(old, who, tx)
+        let newParent = try requireParent(new, who, tx)
+        guard who.mayDelete(moving, from: oldParent) else { throw .errno(Errno.perm) }
+        if newParent.links == 0 { throw .errno(Errno.noEntry) }
+        // A directory that changes its parent gets a new `..`: that is a write to it.
+        if moving.isDirectory && old.parent != new.parent && !who.may(Access.write, moving) { throw .errno(Errno.access) }
+        if isReadOnly { throw .errno(Errno.readOnly) }
+        if new.inode != 0 {
+            let target = try inode(new.inode, tx)
+            guard who.mayDelete(target, from: newParent) else { throw .errno(Errno.perm) }
+            if exchange {
+                if new.wantsDirectory && !target.isDirectory { throw .errno(Errno.notDirectory) }
+                if target.isDirectory && old.parent != new.parent && !who.may(Access.write, target) { throw .errno(Errno.access) }
+                return try exchangeEntries(old, oldEntry, moving, new, target, tx)
+            }
+            if moving.isDirectory && !target.isDirectory { throw .errno(Errno.notDirectory) }
+            if !moving.isDirectory && target.isDirectory { throw .errno(Errno.isDirectory) }
+            if target.isDirectory && target.entries > 0 { throw .errno(Errno.notEmpty) }
+            // People write a new file and rename it over the old one: the data goes out before the name changes.
+            if moving.isRegular && cache.dirtyLists[moving.number] != nil { throw .writeback(moving.number) }
+        }
+        return try move(old, oldEntry, moving.number, new, tx)
+    }
+
+    private func move(_ old: Resolution, _ oldEntry: DirectoryEntry, _ number: UInt64, _ new: Resolution, _ tx: Transaction) throws(Stop) -> Outcome {
+        let moving = try inodeForWrite(number, tx)
+        let source = try inodeForWrite(old.parent, tx)
+        let destination = try inodeForWrite(new.parent, tx)
+        if let newEntry = new.entry {
+            let target = try inode(new.inode, tx)
+            try changeEntry(newEntry, inode: number, type: moving.type, in: destination, tx)
+            if target.isDirectory {
+                destination.links -= min(destination.links, 1)
+                try dropDirectory(target.number, tx)
+            } else {
+                try dropLink(target.number, tx)
+            }
+        } else {
+            try addEntry(new.name, inode: number, type: moving.type, to: destination, tx)
+        }
+        // Adding may have moved the old entry to another node.
+        guard let entry = try find(old.name, in: try inode(old.parent, tx), tx) else { throw damaged("directory \(old.parent)") }
+        try removeEntry(entry, from: source, tx)
+        if moving.isDirectory && old.parent != new.parent {
+            moving.parent = new.parent
+            source.links -= min(source.links, 1)
+            destination.links += 1
+        }
+        moving.changeTime = now
+        if core(number, tx) != nil { try coreForWrite(moving, tx).changeTime = now }
+        try touch(source, tx)
+        try touch(destination, tx)
+        return Outcome(0)
+    }
+
+    private func exchangeEntries(
+        _ old: Resolution, _ oldEntry: DirectoryEntry, _ moving: Inode, _ new: Resolution, _ target: Inode, _ tx: Transaction
+    ) throws(Stop) -> Outcome {
+        guard let newEntry = new.entry else { throw .errno(Errno.noEntry) }
+        let source = try inodeForWrite(old.parent, tx)
+        let destination = try inodeForWrite(new.parent, tx)
+        try changeEntry(oldEntry, inode: target.number, type: target.type, in: source, tx)
+        try changeEntry(newEntry, inode: moving.number, type: moving.type, in: destination, tx)
+        for (inode, from, to, parent) in [(moving, source, destination, new.parent), (target, destination, source, old.parent)] {
+            let writable = try inodeForWrite(inode.number, tx)
+            writable.changeTime = now
+            if core(inode.number, tx) != nil { try coreForWrite(writable, tx).changeTime = now }
+            if inode.isDirectory && old.parent != new.parent {
+                writable.parent = parent
+                from.links -= min(from.links, 1)
+                to.links += 1
+            }
+        }
+        try touch(source, tx)
+        try touch(destination, tx)
+        return Outcome(0)
+    }
+
+    /// True where `ancestor` is `directory` or lies above it.
+    private func isAncestor(_ ancestor: UInt64, of directory: UInt64, _ tx: Transaction) throws(Stop) -> Bool {
+        var current = directory
+        // A hostile volume may have a circle of parents; no honest one is deeper than this.
+        for _ in 0..<1_000_000 {
+            if current == ancestor { return true }
+            if current == Superblock.rootInode { return false }
+            current = try inode(current, tx).parent
+        }
+        throw damaged("directory \(directory) is not below the root")
+    }
+}

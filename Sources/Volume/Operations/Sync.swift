@@ -1,0 +1,88 @@
+/// fsync(2), fdatasync(2), sync(2): the durability contract, docs/DURABILITY.md.
+extension Volume {
+    func sync(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        let description = try openDescription(request.handle, request.session, tx)
+        if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
+        let outcome = try syncStep(description.inode, dataOnly: request.flags & 1 != 0, progress, tx)
+        if outcome.again { return outcome }
+        // An error of an earlier write-back is told once to every descriptor.
+        if let failure = writebackErrors[description.inode], description.errorSeen != failure.generation {
+            try descriptionForWrite(description.slot, tx).errorSeen = failure.generation
+            return Outcome(-Int64(failure.errno))
+        }
+        return outcome
+    }
+
+    /// One step of making an inode durable: its data into records or home, then the wait for the journal.
+    /// The record to wait for is fixed when the data is on its way; later writers are not chased.
+    func syncStep(_ number: UInt64, dataOnly: Bool, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        if progress.target == 0 {
+            if try !writeBack(number, progress, forSync: true, dataOnly: dataOnly, tx) { return .more }
+            if isReadOnly { throw .errno(Errno.readOnly) }
+            // What this step itself changes is in the open batch when it commits.
+            tx.nextProgress.target = pendingRecord(tx)
+            return .more
+        }
+        if progress.target > journal.durableSequence {
+            if isReadOnly { throw .errno(Errno.io) }
+            throw .durable(progress.target)
+        }
+        return Outcome(0)
+    }
+
+    /// The last record with anything acknowledged, this transaction included.
+    private func pendingRecord(_ tx: Transaction) -> UInt64 {
+        if !tx.isEmpty || journal.openLength > 0 || journal.openHadOrdered { return journal.openSequence }
+        return journal.phase != .idle ? journal.sealedSequence : max(journal.durableSequence, 1)
+    }
+
+    /// Everything: every inode with newer data or attributes, then the journal.
+    func syncAll(_ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        if progress.target == 0 {
+            // Inodes in ascending order; `done` is the last one asked for.
+            let pending = Set(cache.dirtyLists.keys).union(dirtySince.keys).filter { $0 > progress.done }
+            if let next = pending.min(), !isReadOnly {
+                if writebackErrors[next] == nil, progress.phase == 0 || progress.moved != next {
+                    tx.nextProgress.phase = 1
+                    tx.nextProgress.moved = next
+                    requestWriteback(next)
+                    return .more
+                }
+                if engine.writingBack.contains(next) { throw .writeback(next) }
+                tx.nextProgress.done = next
+                return .more
+            }
+            tx.nextProgress.target = pendingRecord(tx)
+            return .more
+        }
+        if progress.target > journal.durableSequence {
+            if isReadOnly { throw .errno(Errno.io) }
+            throw .durable(progress.target)
+        }
+        return Outcome(0)
+    }
+
+    /// Begins an orderly end: everything reaches the device and the superblock says so. Poll until it is true.
+    public func shutdown() -> Bool {
+        if cleanShutdownDone { return true }
+        isShuttingDown = true
+        if isReadOnly {
+            cleanShutdownDone = queue.inFlight == 0
+            return cleanShutdownDone
+        }
+        for (inode, _) in cache.dirtyLists.sorted(by: { $0.key < $1.key }) { requestWriteback(inode) }
+        for inode in dirtySince.keys.sorted() { requestWriteback(inode) }
+        checkpoint.drain = true
+        if journal.openLength > 0 || journal.openHadOrdered { journal.wanted = max(journal.wanted, journal.openSequence) }
+        poll()
+        let isClean = cache.needingWriteback == 0 && dirtySince.isEmpty && cache.checkpointCount == 0 && journal.openLength == 0
+            && journal.phase == .idle && checkpoint.phase == .idle && queue.inFlight == 0 && engine.runnable == 0
+            && !engine.parked.contains { $0.task != .request }
+        if isClean {
+            superblock.clean = true
+            writeSuperblocks()
+            cleanShutdownDone = true
+        }
+        return cleanShutdownDone
+    }
+}

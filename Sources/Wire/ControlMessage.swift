@@ -1,0 +1,63 @@
+import CSystem
+
+/// What travels on the control socket: packets of 64 bytes, some with descriptors beside them.
+///
+///     0  UInt32 magic    4  UInt16 version   6  UInt16 kind    8  Int32 status (0, or a negated errno)
+///     12 UInt32 session  16 UInt64 epoch    24  UInt32 channel 28  UInt32 arena bytes
+///     32 UInt32 payload bytes that follow the 64                36...63  0
+public struct ControlMessage: Sendable {
+    public enum Kind {
+        /// First from the client. Answered with descriptors: doorbell, request segment, completion segment (of channel 0).
+        public static let hello: UInt16 = 1
+        /// One more channel for the session. Answered with descriptors: request segment, completion segment.
+        public static let addChannel: UInt16 = 2
+        /// Counters and histograms; the answer carries JSON as its payload. Allowed before hello.
+        public static let statistics: UInt16 = 3
+    }
+
+    /// "DASH", little-endian.
+    public static let magic: UInt32 = 0x4853_4144
+    public static let bytes = 64
+    /// The longest packet, payload included.
+    public static let packetLimit = 65536
+
+    public var version: UInt16 = Layout.version
+    public var kind: UInt16
+    public var status: Int32 = 0
+    public var session: UInt32 = 0
+    public var epoch: UInt64 = 0
+    public var channel: UInt32 = 0
+    public var arenaBytes: UInt32 = 0
+    public var payloadBytes: UInt32 = 0
+
+    public init(_ kind: UInt16) { self.kind = kind }
+
+    /// nil: not a message of this protocol (shorter than 64 bytes, or another magic). The version is for the caller to compare.
+    public init?(_ packet: UnsafeRawBufferPointer) {
+        guard packet.count >= ControlMessage.bytes, unsafe packet.loadUnaligned(fromByteOffset: 0, as: UInt32.self) == ControlMessage.magic
+        else { return nil }
+        version = unsafe packet.loadUnaligned(fromByteOffset: 4, as: UInt16.self)
+        kind = unsafe packet.loadUnaligned(fromByteOffset: 6, as: UInt16.self)
+        status = unsafe packet.loadUnaligned(fromByteOffset: 8, as: Int32.self)
+        session = unsafe packet.loadUnaligned(fromByteOffset: 12, as: UInt32.self)
+        epoch = unsafe packet.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+        channel = unsafe packet.loadUnaligned(fromByteOffset: 24, as: UInt32.self)
+        arenaBytes = unsafe packet.loadUnaligned(fromByteOffset: 28, as: UInt32.self)
+        payloadBytes = unsafe packet.loadUnaligned(fromByteOffset: 32, as: UInt32.self)
+    }
+
+    /// - Precondition: `packet` has at least 64 bytes.
+    public func store(_ packet: UnsafeMutableRawBufferPointer) {
+        guard packet.count >= ControlMessage.bytes else { return }
+        for index in 0..<ControlMessage.bytes { unsafe packet[index] = 0 }
+        unsafe packet.storeBytes(of: ControlMessage.magic, toByteOffset: 0, as: UInt32.self)
+        unsafe packet.storeBytes(of: version, toByteOffset: 4, as: UInt16.self)
+        unsafe packet.storeBytes(of: kind, toByteOffset: 6, as: UInt16.self)
+        unsafe packet.storeBytes(of: status, toByteOffset: 8, as: Int32.self)
+        unsafe packet.storeBytes(of: session, toByteOffset: 12, as: UInt32.self)
+        unsafe packet.storeBytes(of: epoch, toByteOffset: 16, as: UInt64.self)
+        unsafe packet.storeBytes(of: channel, toByteOffset: 24, as: UInt32.self)
+        unsafe packet.storeBytes(of: arenaBytes, toByteOffset: 28, as: UInt32.self)
+        unsafe packet.storeBytes(of: payloadBytes, toByteOffset: 32, as: UInt32.self)
+    }
+}

@@ -1,0 +1,75 @@
+import CSystem
+import Client
+import Foundation
+import Server
+import Testing
+import Wire
+
+/// Sleeping and waking on both sides.
+@Suite(.serialized) struct WaitingTests {
+    @Test(arguments: WaitMode.allCases)
+    func noWakeUpIsLost(mode: WaitMode) throws {
+        let seed: UInt64 = 4242
+        print("seed \(seed), wait \(mode.rawValue)")
+        let served = try ServedVolume { $0.wait = mode }
+        let session = try served.connect()
+        let done = DispatchSemaphore(value: 0)
+        for worker in 0..<3 {
+            Thread.detachNewThread {
+                var random = SplitMix(state: seed &+ UInt64(worker))
+                for _ in 0..<4000 {
+                    // Pauses around the length of both sides' spins, so that their decisions to sleep meet in every way.
+                    let until = dashfs_cycles() &+ random.next() % (random.next() % 16 == 0 ? 600_000 : 30_000)
+                    while dashfs_cycles() < until { dashfs_pause() }
+                    guard let channel = session.acquire() else { Issue.record("no channel"); break }
+                    if channel.null() != 0 { Issue.record("a null request failed") }
+                    session.release(channel)
+                }
+                done.signal()
+            }
+        }
+        for _ in 0..<3 { done.wait() }
+        session.disconnect()
+        served.stop()
+        print("worker slept \(served.server.snapshot.sleeps) times")
+        if mode == .never { #expect(served.server.snapshot.sleeps == 0) }
+    }
+
+    @Test func moreChannelsThanArePolledAreAllServed() throws {
+        let served = try ServedVolume()
+        let session = try served.connect()
+        // 100 channels held at once: 36 of them at least are dormant at any time.
+        var held: [Channel] = []
+        for _ in 0..<100 { held.append(try #require(session.acquire())) }
+        #expect(session.channelCount == 100)
+        var random = SplitMix(state: 5)
+        for _ in 0..<3000 { #expect(held[Int(random.next() % 100)].null() == 0) }
+        for channel in held { session.release(channel) }
+        session.disconnect()
+    }
+
+    @Test func anIdleServerUsesNoProcessor() throws {
+        let served = try ServedVolume()
+        let session = try served.connect()
+        let channel = try #require(session.acquire())
+        for _ in 0..<1000 { #expect(channel.null() == 0) }
+        // Measured and printed, not judged: a loaded machine is not the server's fault. That it sleeps is judged below.
+        let (user, begun) = (processorNanoseconds(), dashfs_clock_monotonic())
+        let quiet = DispatchSemaphore(value: 0)
+        _ = quiet.wait(timeout: .now() + 0.5)
+        let used = processorNanoseconds() - user
+        let passed = dashfs_clock_monotonic() - begun
+        print("process with an idle server: \(Double(used) / Double(passed) * 100) % of a core")
+        #expect(channel.null() == 0)
+        session.release(channel)
+        session.disconnect()
+        served.stop()
+        #expect(served.server.snapshot.sleeps > 0)
+    }
+
+    private func processorNanoseconds() -> UInt64 {
+        var now = timespec()
+        unsafe _ = clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now)
+        return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
+    }
+}
