@@ -101,6 +101,9 @@ import BlockDevice
     /// Block accesses of the last attempt that ended without a miss, while misses are being forced: what a test iterates over.
     package internal(set) var lastAccesses = 0
 
+    /// Levels of the deepest tree that grew here: tests assert that they have had deep ones.
+    package internal(set) var deepestTree = 0
+
     // Test hook of Apply.swift: `abortHook` is called between two stores.
     package var applySteps = 0
     package var abortAtStep = -1
