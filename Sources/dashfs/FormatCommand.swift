@@ -63,7 +63,7 @@ struct FormatCommand: ParsableCommand {
         }
         let queue = try Failure.catching { () throws(DeviceError) in try opened.makeQueue(depth: 8) }
         if !force && !isNew, let content = try KnownContent.find(queue, opened.capabilities) {
-            throw Failure(.cannotCreate, "\(path): holds a \(content); give --force if that may be destroyed")
+            throw Failure(.cannotCreate, "\(path): holds something already (\(content)); give --force if that may be destroyed")
         }
         var line = ProgressLine("formatting \(path)")
         do throws(VolumeError) {
