@@ -77,6 +77,7 @@ let package = Package(
             name: "InterceptionTests", dependencies: ["Interception"], exclude: ["Programs"], swiftSettings: ordinary),
         .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport", "dashfs-device-bench"], swiftSettings: ordinary),
         .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "ProgramTests", swiftSettings: ordinary),
         .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),
     ]
 )

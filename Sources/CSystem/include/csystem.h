@@ -8,5 +8,6 @@
 #include "csystem_memory.h"
 #include "csystem_syscall.h"
 #include "csystem_tools.h"
+#include "csystem_capi.h"
 
 #endif
