@@ -68,8 +68,9 @@ let package = Package(
         .executableTarget(
             name: "dashfs",
             dependencies: [
-                "Server", "DashFS", "Volume", "BlockDevice",
+                "Server", "DashFS", "Client", "Wire", "Volume", "BlockDevice", "Interception", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: ordinary),
         .executableTarget(
             name: "dashfs-instructions", dependencies: ["Server", "Client", "Volume", "TestSupport", .product(name: "Logging", package: "swift-log")],
