@@ -3,11 +3,13 @@ import Client
 import Foundation
 import Logging
 import Server
+import TestSupport
 import Volume
 import Wire
 
 /// A server in a private directory: stepped by the test, or run on a thread of its own until `stop`.
 final class ServedVolume: @unchecked Sendable {
+    let memoryVolume: MemoryVolume
     let server: Server
     let socketPath: String
     private let directory: URL
@@ -21,7 +23,8 @@ final class ServedVolume: @unchecked Sendable {
         var configuration = ServerConfiguration(socketPath: socketPath)
         configuration.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         configure(&configuration)
-        server = try Server(volume: Volume(), queue: nil, configuration: configuration)
+        memoryVolume = try MemoryVolume()
+        server = try Server(volume: memoryVolume.volume, queue: memoryVolume.queue, configuration: configuration)
         if running { run() }
     }
 

@@ -7,5 +7,6 @@
 #include "csystem_intercept.h"
 #include "csystem_memory.h"
 #include "csystem_syscall.h"
+#include "csystem_capi.h"
 
 #endif

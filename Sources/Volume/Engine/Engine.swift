@@ -135,7 +135,9 @@ extension Volume {
     }
 
     /// True where `poll` has something to do that no device completion announces.
-    public var hasPendingWork: Bool { engine.runnable > 0 || !engine.completions.isEmpty || retryFlush }
+    public var hasPendingWork: Bool {
+        engine.runnable > 0 || !engine.completions.isEmpty || retryFlush || queue.inFlight > 0 && queue.wakeupDescriptor < 0
+    }
 
     /// Requests that the device has not answered.
     public var inFlight: Int { queue.inFlight }

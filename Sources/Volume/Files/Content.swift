@@ -145,8 +145,9 @@ extension Volume {
         let wanted = min(request.length, UInt64(request.bufferLength))
         let appending = description.flags & OpenFlag.append != 0
         let moved = progress.moved
-        // The place of an append is fixed by its first step; the ticket keeps others out until its last.
-        let base = appending ? size - moved : UInt64(request.offset >= 0 ? request.offset : description.offset)
+        // The place of an append is fixed by its first step; the ticket keeps others out until its last. The description's own offset has
+        // moved with the steps.
+        let base = appending ? size - moved : request.offset >= 0 ? UInt64(request.offset) : UInt64(description.offset) - moved
         let offset = base + moved
         if wanted == 0 { return Outcome(0) }
         guard offset < Volume.maximumSize else { throw .errno(Errno.tooBig) }

@@ -94,7 +94,7 @@ extension Volume {
         if let core = core(inode.number, tx) {
             return CoreInode(slot: core.slot, cell: try tx.writeState(core.slot * CoreInode.size, length: CoreInode.size))
         }
-        guard let slot = corePool.candidate(tx.takenCores) else { throw .errno(Errno.tableFull) }
+        guard let slot = corePool.candidate(tx.takenCores) else { throw outOfCores(tx) }
         let core = CoreInode(slot: slot, cell: try tx.writeState(slot * CoreInode.size, length: CoreInode.size))
         core.cell.zero(0, CoreInode.size)
         core.inode = inode.number
@@ -106,6 +106,16 @@ extension Volume {
         tx.takenCores += 1
         tx.newCores.append((inode.number, slot))
         return core
+    }
+
+    /// Rows of closed inodes whose attributes or data still wait for write-back can be had by waiting; where there are none, ENFILE.
+    private func outOfCores(_ tx: Transaction) -> Stop {
+        var waitFor: UInt64?
+        for inode in dirtySince.keys.sorted().reversed() where core(inode, tx)?.openCount == 0 && writebackErrors[inode] == nil {
+            requestWriteback(inode)
+            waitFor = inode
+        }
+        return waitFor.map { .writeback($0) } ?? .errno(Errno.tableFull)
     }
 
     /// Frees the row where nothing needs it any more.

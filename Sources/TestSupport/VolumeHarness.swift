@@ -1,0 +1,227 @@
+/// A mounted volume and one session on it, driven request by request until each is answered: what tests of the volume talk to.
+///
+/// Time stands still unless a test moves it; the device is polled until the answer is there, and a request that never comes back is a
+/// failure with a message, not a hang.
+import BlockDevice
+import Volume
+
+@safe package final class VolumeHarness {
+    package let device: any BlockDevice
+    package let volume: Volume
+    package private(set) var session: SessionID
+    private let memory: UnsafeMutableRawBufferPointer
+    private let path: UnsafeMutableRawPointer
+    private let path2: UnsafeMutableRawPointer
+    private var nextToken: UInt64 = 1
+    package var wall: Int64 = 1_000_000_000_000_000_000
+    package var monotonic: UInt64 = 1
+
+    /// Small on purpose: the cache evicts, the journal wraps.
+    package static func smallConfiguration(nonce: UInt64 = 7) -> Volume.Configuration {
+        var configuration = Volume.Configuration()
+        configuration.cacheFrames = 64
+        configuration.coreInodes = 256
+        configuration.descriptions = 256
+        configuration.locks = 256
+        configuration.nonce = nonce
+        return configuration
+    }
+
+    /// Four groups of 8 MiB and the smallest journal.
+    package static func format(_ device: any BlockDevice, blocksPerGroup: Int = 2048, journalBlocks: UInt64 = 256, inodes: UInt64? = nil) throws {
+        let queue = try device.makeQueue(depth: 64)
+        var options = FormatOptions(uuid: (0x1122_3344_5566_7788, 42), hashKey: (3, 4), time: 1_000_000_000_000_000_000)
+        options.blocksPerGroup = blocksPerGroup
+        options.journalBlocks = journalBlocks
+        options.inodes = inodes
+        try Volume.format(queue, blockCount: device.capabilities.blockCount, options: options)
+    }
+
+    package static let smallSize: UInt64 = (256 + 4 * 2048 + 2) * 4096
+
+    package init(
+        _ device: any BlockDevice, configuration: Volume.Configuration = VolumeHarness.smallConfiguration(),
+        credentials: Credentials = Credentials(user: 0, group: 0)
+    ) throws {
+        self.device = device
+        let queue = try device.makeQueue(depth: 128)
+        let size = try Volume.memorySize(queue, device.capabilities, configuration: configuration)
+        unsafe memory = .allocate(byteCount: size, alignment: 4096)
+        unsafe memory.initializeMemory(as: UInt8.self, repeating: 0)
+        unsafe path = .allocate(byteCount: 4096, alignment: 8)
+        unsafe path2 = .allocate(byteCount: 4096, alignment: 8)
+        do {
+            guard let base = unsafe memory.baseAddress else { throw VolumeError(errno: 12, "no memory") }
+            unsafe volume = try Volume.mount(
+                queue, device.capabilities, memory: base, configuration: configuration, clock: .init(wall: wall, monotonic: monotonic))
+        } catch {
+            unsafe memory.deallocate()
+            unsafe path.deallocate()
+            unsafe path2.deallocate()
+            throw error
+        }
+        guard let session = volume.openSession(credentials) else { throw VolumeError(errno: 23, "no session") }
+        self.session = session
+    }
+
+    deinit {
+        unsafe memory.deallocate()
+        unsafe path.deallocate()
+        unsafe path2.deallocate()
+    }
+
+    /// Says what the request would be; `run` answers it.
+    package func run(
+        _ opcode: Opcode, _ name: String? = nil, _ name2: String? = nil, as other: SessionID? = nil,
+        _ change: (inout Request) -> Void = { _ in }
+    ) -> Completion {
+        guard let completion = start(opcode, name, name2, as: other, change) else { return wait() }
+        return completion
+    }
+
+    /// nil: parked.
+    package func start(
+        _ opcode: Opcode, _ name: String? = nil, _ name2: String? = nil, as other: SessionID? = nil, _ change: (inout Request) -> Void = { _ in }
+    ) -> Completion? {
+        var request = Request(opcode, session: other ?? session)
+        if let name { request.pathLength = unsafe VolumeHarness.store(name, in: path) }
+        if let name2 { request.path2Length = unsafe VolumeHarness.store(name2, in: path2) }
+        unsafe request.path = path
+        unsafe request.path2 = path2
+        request.token = nextToken
+        nextToken += 1
+        change(&request)
+        volume.clock = .init(wall: wall, monotonic: monotonic)
+        return volume.submit(request)
+    }
+
+    /// Polls until a parked request is answered.
+    package func wait(limit: Int = 200_000) -> Completion {
+        for _ in 0..<limit {
+            volume.poll()
+            if let completion = volume.nextCompletion() { return completion }
+        }
+        fatalError("a request is never answered; notes: \(volume.takeNotes())")
+    }
+
+    /// Lets the volume work on what it has of its own.
+    package func settle(polls: Int = 200) {
+        for _ in 0..<polls { volume.poll() }
+    }
+
+    package func unmount() {
+        for _ in 0..<200_000 where volume.shutdown() { return }
+        fatalError("the volume does not come to its end; notes: \(volume.takeNotes())")
+    }
+
+    private static func store(_ name: String, in memory: UnsafeMutableRawPointer) -> Int {
+        var at = 0
+        for byte in name.utf8.prefix(4096) {
+            unsafe memory.storeBytes(of: byte, toByteOffset: at, as: UInt8.self)
+            at += 1
+        }
+        return at
+    }
+
+    // MARK: What most tests say
+
+    package func open(_ name: String, _ flags: UInt32 = 0, mode: UInt32 = 0o644) -> Int64 {
+        run(.open, name) {
+            $0.flags = flags
+            $0.mode = mode
+        }.result
+    }
+
+    package func close(_ handle: Int64) -> Int64 { run(.close) { $0.handle = Int32(truncatingIfNeeded: handle) }.result }
+
+    package func write(_ handle: Int64, _ bytes: [UInt8], at offset: Int64 = -1) -> Int64 {
+        var bytes = bytes
+        let count = bytes.count
+        return unsafe bytes.withUnsafeMutableBytes { raw in
+            run(.write) {
+                $0.handle = Int32(truncatingIfNeeded: handle)
+                $0.offset = offset
+                $0.length = UInt64(count)
+                unsafe $0.buffer = raw.baseAddress
+                $0.bufferLength = count
+            }.result
+        }
+    }
+
+    package func read(_ handle: Int64, _ count: Int, at offset: Int64 = -1) -> (result: Int64, bytes: [UInt8]) {
+        var bytes = [UInt8](repeating: 0xEE, count: max(count, 1))
+        let result = unsafe bytes.withUnsafeMutableBytes { raw in
+            run(.read) {
+                $0.handle = Int32(truncatingIfNeeded: handle)
+                $0.offset = offset
+                $0.length = UInt64(count)
+                unsafe $0.buffer = raw.baseAddress
+                $0.bufferLength = count
+            }.result
+        }
+        return (result, Array(bytes.prefix(Int(max(0, result)))))
+    }
+
+    package struct Status: Equatable {
+        package var inode: UInt64
+        package var links: UInt64
+        package var mode: UInt32
+        package var user: UInt32
+        package var group: UInt32
+        package var size: Int64
+        package var blocks: Int64
+    }
+
+    package func status(_ name: String, follow: Bool = true) -> (result: Int64, status: Status) {
+        var buffer = [UInt64](repeating: 0, count: Volume.statusSize / 8)
+        let result = unsafe buffer.withUnsafeMutableBytes { raw in
+            run(.getattr, name) {
+                $0.flags = follow ? 0 : 0x100
+                unsafe $0.buffer = raw.baseAddress
+                $0.bufferLength = Volume.statusSize
+            }.result
+        }
+        return (
+            result,
+            Status(
+                inode: buffer[1], links: buffer[2], mode: UInt32(truncatingIfNeeded: buffer[3]), user: UInt32(buffer[3] >> 32),
+                group: UInt32(truncatingIfNeeded: buffer[4]), size: Int64(bitPattern: buffer[6]), blocks: Int64(bitPattern: buffer[8]))
+        )
+    }
+
+    /// Names and inode numbers, without `.` and `..`, sorted by name.
+    package func list(_ name: String) -> [(name: String, inode: UInt64)] {
+        let handle = open(name, 0o200000)
+        guard handle >= 0 else { return [] }
+        defer { _ = close(handle) }
+        var found: [(name: String, inode: UInt64)] = []
+        while true {
+            var buffer = [UInt8](repeating: 0, count: 4096)
+            let count = unsafe buffer.withUnsafeMutableBytes { raw in
+                run(.readdir) {
+                    $0.handle = Int32(handle)
+                    unsafe $0.buffer = raw.baseAddress
+                    $0.bufferLength = 4096
+                }.result
+            }
+            if count <= 0 { break }
+            var at = 0
+            while at < Int(count) {
+                let inode = (0..<8).reduce(UInt64(0)) { $0 | UInt64(buffer[at + $1]) << UInt64(8 * $1) }
+                let length = Int(buffer[at + 16]) | Int(buffer[at + 17]) << 8
+                let text = buffer[(at + 19)..<(at + length)].prefix { $0 != 0 }
+                let entry = String(decoding: text, as: UTF8.self)
+                if entry != "." && entry != ".." { found.append((entry, inode)) }
+                at += length
+            }
+        }
+        return found.sorted { $0.name < $1.name }
+    }
+
+    package func fsync(_ handle: Int64, dataOnly: Bool = false) -> Int64 {
+        run(.fsync) {
+            $0.handle = Int32(truncatingIfNeeded: handle)
+            $0.flags = dataOnly ? 1 : 0
+        }.result
+    }
+}
