@@ -5,7 +5,7 @@ import Wire
 
 /// Connections, as the worker handles them between rounds: accept, hello, more channels, statistics, death.
 ///
-/// Invariant: everything a peer sends is 64 bytes copied to private memory and checked here; a message that is none ends its connection. Nothing here waits.
+/// Invariant: everything a peer sends is 64 bytes, hello's prefix behind them, copied to private memory and checked here; a message that is none ends its connection. Nothing here waits.
 extension Worker {
     func handleControl() {
         unsafe withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 64) { list in
@@ -86,16 +86,16 @@ extension Worker {
         var message: ControlMessage?
         var payload: [UInt8] = []
         let socket = unsafe session.pointee.socket
-        let length = unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes + Layout.pathLimit, alignment: 8) { packet -> Int in
+        let length = unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes + Layout.prefixLimit, alignment: 8) { packet -> Int in
             guard let bytes = packet.baseAddress else { return 0 }
             let length = unsafe withUnsafeMutablePointer(to: &handed) { pointer in
                 unsafe pointer.withMemoryRebound(to: Int32.self, capacity: 4) {
                     unsafe dashfs_receive_packet(socket, bytes, packet.count, $0, &descriptors, Int32(dashfs_dont_wait))
                 }
             }
-            if length >= ControlMessage.bytes, length <= packet.count {
+            if length >= ControlMessage.bytes {
                 message = unsafe ControlMessage(UnsafeRawBufferPointer(packet))
-                payload = unsafe [UInt8](packet[ControlMessage.bytes..<length])
+                payload = unsafe Array(packet[ControlMessage.bytes..<length])
             }
             return length
         }
@@ -105,19 +105,15 @@ extension Worker {
         }
         if Int64(length) == -ErrorNumber.again { return }
         if length <= 0 { return unsafe endSession(session, reason: "the client disconnected") }
-        guard let message, descriptors == 0, Int(message.payloadBytes) == payload.count, isPrefix(payload, message.kind) else {
+        guard let message, descriptors == 0, Int(message.payloadBytes) == payload.count,
+            payload.isEmpty || message.kind == ControlMessage.Kind.hello && payload[0] == UInt8(ascii: "/") && !payload.contains(0)
+        else {
             return unsafe endSession(session, reason: "a control packet that is not a message", hostile: true)
         }
-        unsafe handle(message, payload, session)
+        unsafe handle(message, prefix: payload, session)
     }
 
-    /// Only a hello has a payload: the path at which the client's programs see the volume.
-    private func isPrefix(_ payload: [UInt8], _ kind: UInt16) -> Bool {
-        payload.isEmpty
-            || kind == ControlMessage.Kind.hello && payload[0] == UInt8(ascii: "/") && payload.count > 1 && !payload.contains(0)
-    }
-
-    private func handle(_ message: ControlMessage, _ payload: [UInt8], _ session: UnsafeMutablePointer<SessionEnd>) {
+    private func handle(_ message: ControlMessage, prefix: [UInt8], _ session: UnsafeMutablePointer<SessionEnd>) {
         var answer = ControlMessage(message.kind)
         answer.epoch = epoch
         answer.session = UInt32(bitPattern: unsafe session.pointee.index)
@@ -133,7 +129,7 @@ extension Worker {
         let phase = unsafe session.pointee.phase
         switch (message.kind, phase) {
         case (ControlMessage.Kind.hello, .greeting):
-            unsafe open(session, message, prefix: payload, &answer)
+            unsafe open(session, message, prefix: prefix, &answer)
         case (ControlMessage.Kind.addChannel, .open):
             unsafe offerChannel(session, message, &answer, doorbell: -1)
         case (ControlMessage.Kind.statistics, _):
