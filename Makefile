@@ -1,15 +1,20 @@
 # DashFS. `make help` lists the targets.
 CONFIG ?= release
-PACKAGES = liburing-dev pkg-config strace valgrind sqlite3 python3
+PREFIX ?= /usr/local
+BUILT = .build/$(CONFIG)
+PACKAGES = liburing-dev pkg-config gcc libc6-dev binutils linux-libc-dev strace valgrind fio sqlite3 libsqlite3-dev python3 \
+	tar gzip bzip2 xz-utils diffutils findutils patch
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
-deps:
-	@for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; fi
+deps: ## what the build and the tests need from Debian, if it is missing
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	[ -z "$$missing" ] || { SUDO=; [ "$$(id -u)" = 0 ] || SUDO=sudo; export DEBIAN_FRONTEND=noninteractive; \
+	$$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends $$missing; }
+	@command -v swift >/dev/null || { echo "make: there is no swift in PATH: install Swift 6.2 or newer (https://swift.org/install)" >&2; exit 69; }
 
 .PHONY: build
 build: deps ## everything, optimised
@@ -19,6 +24,22 @@ build: deps ## everything, optimised
 test: build ## every test
 	swift build -c $(CONFIG) --build-tests
 	swift test -c $(CONFIG) --skip-build
+
+.PHONY: demo
+demo: build ## real programs on a volume, a killed server, and what is left of it
+	DASHFS=$(BUILT)/dashfs scripts/demo
+
+.PHONY: bench
+bench: build ## latencies and bandwidths beside the kernel's
+	$(BUILT)/dashfs bench
+
+.PHONY: install
+install: build ## the program, its libraries and the C header, under PREFIX
+	install -D -m 755 $(BUILT)/dashfs $(DESTDIR)$(PREFIX)/bin/dashfs
+	install -D -m 644 $(BUILT)/libdashfs-preload.so $(DESTDIR)$(PREFIX)/lib/dashfs/libdashfs-preload.so
+	install -D -m 644 $(BUILT)/libdashfs-c.so $(DESTDIR)$(PREFIX)/lib/libdashfs.so.1
+	ln -sf libdashfs.so.1 $(DESTDIR)$(PREFIX)/lib/libdashfs.so
+	install -D -m 644 Sources/CSystem/include/dashfs.h $(DESTDIR)$(PREFIX)/include/dashfs.h
 
 .PHONY: clean
 clean: ## removes what was built

@@ -68,14 +68,19 @@ let package = Package(
         .executableTarget(
             name: "dashfs",
             dependencies: [
-                "Server", "DashFS", "Volume", "BlockDevice",
+                "Server", "DashFS", "Client", "Wire", "Volume", "BlockDevice", "Interception", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: ordinary),
+        .executableTarget(
+            name: "dashfs-instructions", dependencies: ["Server", "Client", "Volume", "TestSupport", .product(name: "Logging", package: "swift-log")],
+            path: "Benchmarks/Instructions", swiftSettings: ordinary),
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
         .testTarget(
             name: "InterceptionTests", dependencies: ["Interception"], exclude: ["Programs"], swiftSettings: ordinary),
         .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport", "dashfs-device-bench"], swiftSettings: ordinary),
         .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "ProgramTests", swiftSettings: ordinary),
         .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),
     ]
 )

@@ -3,8 +3,13 @@
 extension CodeMap {
     /// What a site can call: the numbers that were found, and whether there may be others.
     package struct CallNumbers: Equatable {
-        package var numbers: Set<Int64> = []
-        package var mayBeOthers = false
+        package var numbers: Set<Int64>
+        package var mayBeOthers: Bool
+
+        package init(numbers: Set<Int64> = [], mayBeOthers: Bool = false) {
+            self.numbers = numbers
+            self.mayBeOthers = mayBeOthers
+        }
     }
 
     /// The numbers with which the `syscall` at `index` can be reached.

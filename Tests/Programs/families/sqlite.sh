@@ -38,12 +38,12 @@ sqlite3 "$db" <"$KERNEL/commands" >"$KERNEL/answers" &
 holder=$!
 exec 8>"$KERNEL/commands" 9<"$KERNEL/answers"
 echo "BEGIN IMMEDIATE; INSERT INTO t(name) VALUES('held'); SELECT 'holding';" >&8
-read -r line <&9
+read -r -t 20 line <&9
 equal "the first holds" "$line" holding
 refuse "the second may not write" sqlite3 "$db" "INSERT INTO t(name) VALUES('second')"
 check "the second may read" sqlite3 "$db" "SELECT 1 FROM t LIMIT 1"
-echo "COMMIT; SELECT 'done';" >&8
-read -r line <&9
+printf '%s\n' "COMMIT;" "SELECT 'done';" >&8
+read -r -t 20 line <&9
 equal "the first is done" "$line" done
 check "now the second writes" sqlite3 "$db" "INSERT INTO t(name) VALUES('second')"
 exec 8>&- 9<&-

@@ -1,0 +1,33 @@
+// What the C library of DashFS needs of libc: errno, the environment, the umask.
+#ifndef CSYSTEM_CAPI_H
+#define CSYSTEM_CAPI_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include "csystem_syscall.h"
+
+static inline void dashfs_set_errno(int number) { errno = number; }
+
+static inline const char *_Nullable dashfs_environment(const char *_Nonnull name) { return getenv(name); }
+
+/// The umask of this process, from /proc (umask(2) cannot be read without being changed under other threads); 022 where that tells nothing.
+static inline uint32_t dashfs_read_umask(void) {
+    char text[512];
+    long fd = dashfs_sys_open("/proc/self/status", O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return 022;
+    long count = dashfs_sys_read((int)fd, text, sizeof text);
+    dashfs_sys_close((int)fd);
+    for (long i = 0; i + 12 < count; i++) {
+        const char *line = text + i;
+        if (line[0] == 'U' && line[1] == 'm' && line[2] == 'a' && line[3] == 's' && line[4] == 'k' && line[5] == ':') {
+            uint32_t mask = 0;
+            for (long j = i + 6; j < count && text[j] != '\n'; j++)
+                if (text[j] >= '0' && text[j] <= '7') mask = mask * 8 + (uint32_t)(text[j] - '0');
+            return mask & 0777;
+        }
+    }
+    return 022;
+}
+
+#endif

@@ -1,0 +1,59 @@
+// DashFS as unmodified programs see it, through `dashfs run`: beside the kernel call by call, family by family, and the whole demonstration.
+import Foundation
+import Testing
+
+@Suite("Unmodified programs on DashFS", .serialized)
+struct DashFSTests {
+    /// 200,000 operations in all, as root, as another user, and as several in turn, beside tmpfs.
+    @Test(
+        "DashFS and tmpfs print the same lines",
+        arguments: isRoot ? [(["--mixed"], 100_000), (["--as-user", "1000"], 50_000), ([], 50_000)] : [([], 200_000)])
+    func oracle(_ who: [String], _ count: Int) throws {
+        try withScratch(inMemory: true) { kernel in
+            try withScratch { here in
+                let oracle = try here.oracle()
+                let image = here.path + "/volume.img"
+                let outcome = try run(
+                    programs.appendingPathComponent("oracle/compare.py").path,
+                    [
+                        "--oracle", oracle, "--left", "tmpfs:\(kernel.path)", "--right", "dashfs:/dash",
+                        "--right-setup", "rm -f \(image) && \(dashfs.path) format \(image) --size 256M",
+                        "--right-prefix", "\(dashfs.path) run --image \(image) --",
+                        "--count", "\(count * factor)", "--per-seed", "10000",
+                    ] + who)
+                #expect(outcome.status == 0, "\(outcome.output)")
+            }
+        }
+    }
+
+    @Test("Every program family passes, and prints what it prints on the kernel's file system")
+    func families() throws {
+        try withScratch { here in
+            let image = here.path + "/volume.img"
+            let outcome = try run(
+                programs.appendingPathComponent("run-families").path,
+                ["/dash", "--setup", "\(dashfs.path) format \(image) --size 1G", "--", dashfs.path, "run", "--image", image, "--"])
+            #expect(outcome.status == 0, "\(outcome.output)")
+            #expect(try run(dashfs.path, ["check", image]).status == 0)
+        }
+    }
+
+    @Test("What must hold after any interleaving of processes holds, and the volume is clean after it")
+    func storm() throws {
+        try withScratch { here in
+            let storm = try here.compile("storm", ["storm.c"])
+            let image = here.path + "/volume.img"
+            #expect(try run(dashfs.path, ["format", image, "--size", "256M"]).status == 0)
+            let outcome = try run(dashfs.path, ["run", "--image", image, "--", storm, "/dash", "4", "\(400 * factor)"])
+            #expect(outcome.status == 0, "\(outcome.output)")
+            let check = try run(dashfs.path, ["check", image])
+            #expect(check.status == 0, "\(check.output)")
+        }
+    }
+
+    @Test("The demonstration runs to its end")
+    func demonstration() throws {
+        let outcome = try run(repository.appendingPathComponent("scripts/demo").path, ["--quick"], environment: ["DASHFS": dashfs.path])
+        #expect(outcome.status == 0, "\(outcome.output)")
+    }
+}
