@@ -17,6 +17,15 @@ import Testing
     @Test("Registers, vector state, red zone, rounding modes are kept, whoever answers")
     func keepsRegisters() throws { try check("registers", expecting: "0 failures\n") }
 
+    @Test("The check for registers finds the bug that the probe can plant")
+    func findsPlantedBug() throws {
+        let workshop = try Workshop()
+        let program = try workshop.compile("registers")
+        let outcome = try workshop.run([program], workshop.preloaded().merging(["DASHFS_PROBE": "wrong"]) { $1 })
+        #expect(outcome.status == 1)
+        #expect(outcome.output.contains("register 2 is changed"))
+    }
+
     @Test("From every instruction of slot, stub and hook the stack unwinds to main")
     func unwinds() throws { try check("unwinding", expecting: "results 0 0 -1 1, steps in the library many, lost 0\n") }
 
@@ -70,6 +79,23 @@ import Testing
         #expect(plain.status == 0 && preloaded.status == 0, "\(preloaded.errors)")
         #expect(preloaded.output == plain.output)
         #expect(preloaded.errors == plain.errors)
+    }
+
+    @Test("What it costs (printed, not judged)")
+    func costs() throws {
+        let workshop = try Workshop()
+        let startup = try workshop.compile("startup")
+        let started = try workshop.run([startup, Workshop.library, workshop.siteTable(), "100"])
+        #expect(started.status == 0)
+        print(started.output)
+        let calls = try workshop.compile("calls")
+        for (name, variables) in [
+            ("without", [:]), ("with", try workshop.preloaded(probe: false)), ("probed", try workshop.preloaded()),
+        ] {
+            let outcome = try workshop.run([calls], variables)
+            #expect(outcome.status == 0)
+            print("\(name)\n\(outcome.output)")
+        }
     }
 
     // MARK: Refusals: loud, before the program runs

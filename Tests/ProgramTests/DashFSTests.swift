@@ -38,6 +38,19 @@ struct DashFSTests {
         }
     }
 
+    @Test("What must hold after any interleaving of processes holds, and the volume is clean after it")
+    func storm() throws {
+        try withScratch { here in
+            let storm = try here.compile("storm", ["storm.c"])
+            let image = here.path + "/volume.img"
+            #expect(try run(dashfs.path, ["format", image, "--size", "256M"]).status == 0)
+            let outcome = try run(dashfs.path, ["run", "--image", image, "--", storm, "/dash", "4", "\(400 * factor)"])
+            #expect(outcome.status == 0, "\(outcome.output)")
+            let check = try run(dashfs.path, ["check", image])
+            #expect(check.status == 0, "\(check.output)")
+        }
+    }
+
     @Test("The demonstration runs to its end")
     func demonstration() throws {
         let outcome = try run(repository.appendingPathComponent("scripts/demo").path, ["--quick"], environment: ["DASHFS": dashfs.path])

@@ -58,6 +58,17 @@ struct HarnessTests {
         }
     }
 
+    @Test("What holds after any interleaving of processes holds on the kernel; a counter raised without its lock is seen to lose increments")
+    func storm() throws {
+        try withScratch(inMemory: true) { here in
+            let storm = try here.compile("storm", ["storm.c"])
+            let sound = try run(storm, [try here.directory("sound")])
+            #expect(sound.status == 0, "\(sound.output)")
+            let planted = try run(storm, [try here.directory("planted"), "4", "2000"], environment: ["STORM_PLANT": "counter"])
+            #expect(planted.status == 1 && planted.output.contains("WRONG: counter"), "\(planted.output)")
+        }
+    }
+
     @Test("The verifier of fsynced bytes accepts what is whole, and finds a lost block, a wrong byte, a lost file and a short journal")
     func durableWriter() throws {
         try withScratch { here in

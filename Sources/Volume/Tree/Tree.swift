@@ -102,6 +102,13 @@ extension Volume {
         }
         var path = Tree.Path()
         _ = try descend(tree, key, &path, tx)
+        if path.slots[0] < 0 {
+            // A key below all others: the separators on the way follow it, or a later split of this leaf would come out of order.
+            for level in 1..<max(1, path.depth) where try readNode(tree, path.blocks[level], level: level, tx).key(0) > key {
+                let node = try writeNode(tree, path.blocks[level], tx)
+                node.setSlot(0, key: key, value: node.value(0), auxiliary: 0)
+            }
+        }
         try unsafe insert(&tree, &path, level: 0, key: key, value: value, auxiliary: auxiliary, name: name, nameLength: nameLength, tx)
     }
 
@@ -131,6 +138,7 @@ extension Volume {
             unsafe place(root, slot: 0, key: node.key(0), value: node.block, auxiliary: 0, name: nil, nameLength: 0)
             unsafe place(root, slot: 1, key: separator, value: right.block, auxiliary: 0, name: nil, nameLength: 0)
             tree.root = root.block
+            deepestTree = max(deepestTree, level + 2)
         } else {
             try unsafe insert(&tree, &path, level: level + 1, key: separator, value: right.block, auxiliary: 0, name: nil, nameLength: 0, tx)
         }
