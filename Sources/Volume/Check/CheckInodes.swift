@@ -42,6 +42,7 @@ extension VolumeChecker {
             unsafe groups[group].record(tableBlock * InodeLayout.perBlock + slot)?.pointee.isUnknown = true
         }
         (blocksUnknown, namesUnknown) = (true, true)
+        if group == 0 && tableBlock == 0 { orphansUnknown = true }
     }
 
     /// A copy of the bits: 64 to a word.
@@ -175,7 +176,7 @@ extension VolumeChecker {
         if content.isWhole && entries != inode.entries {
             report(.error, .entryCount, "holds \(entries) entries and says \(inode.entries)", inode: inode.number)
         }
-        if !content.isWhole { namesUnknown = true }
+        if !content.isWhole { orphansUnknown = true }
     }
 
     // MARK: Attributes
@@ -197,6 +198,7 @@ extension VolumeChecker {
             }
             content.blocks += 1
             if block.u64(BlockLayout.ownerAt) != inode.number {
+                content.isWhole = false
                 return report(.error, .attributes, "the block is inode \(block.u64(BlockLayout.ownerAt))'s", block: address, inode: inode.number)
             }
             if blocks == 0 { total = Int(block.u32(72)) }

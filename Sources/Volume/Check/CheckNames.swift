@@ -63,7 +63,7 @@ extension VolumeChecker {
         }
         if record.type == UInt8(Mode.directory >> 12) { return checkDirectoryNames(of: number, record) }
         if record.links == 0 {
-            report(.error, .orphan, "has no links and is not in the orphan table", inode: number)
+            if !orphansUnknown { report(.error, .orphan, "has no links and is not in the orphan table", inode: number) }
         } else if record.names == 0 {
             if !namesUnknown { report(.error, .unreachable, "no name leads to it", inode: number) }
         } else if record.names > record.links || record.names < record.links && !namesUnknown {
@@ -76,7 +76,7 @@ extension VolumeChecker {
         let links = UInt64(record.subdirectories) + 2
         if !isRoot && record.names == 0 {
             if record.links == 0 {
-                report(.error, .orphan, "has no links and is not in the orphan table", inode: number)
+                if !orphansUnknown { report(.error, .orphan, "has no links and is not in the orphan table", inode: number) }
             } else if !namesUnknown {
                 report(.error, .unreachable, "no name leads to it", inode: number)
             }

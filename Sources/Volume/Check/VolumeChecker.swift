@@ -43,6 +43,8 @@ import BlockDevice
     var blocksUnknown = false
     /// A directory or inode could not be read: inodes without a name may have one.
     var namesUnknown = false
+    /// The orphan table could not be read: inodes without links may be in it.
+    var orphansUnknown = false
     /// Entries of the orphan table.
     var orphans: [(inode: UInt64, kind: UInt64)] = []
 
@@ -185,7 +187,7 @@ import BlockDevice
         for number in 0..<geometry.groupCount {
             let blocks = geometry.blocks(inGroup: number)
             let block = readMetadata(geometry.start(ofGroup: number), kind: BlockLayout.Kind.group)
-            if block == nil { (blocksUnknown, namesUnknown) = (true, true) }
+            if block == nil { (blocksUnknown, namesUnknown, orphansUnknown) = (true, true, true) }
             let records = block.map { Int($0.u32(GroupLayout.initializedAt)) * InodeLayout.perBlock } ?? 0
             let group = CheckedGroup(
                 blocks: blocks, overhead: geometry.groupOverhead, recordCount: min(records, geometry.inodesPerGroup),
