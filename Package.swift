@@ -68,9 +68,13 @@ let package = Package(
         .executableTarget(
             name: "dashfs",
             dependencies: [
-                "Server", "DashFS", "Volume", "BlockDevice",
+                "Server", "DashFS", "Client", "Wire", "Volume", "BlockDevice", "Interception", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: ordinary),
+        .executableTarget(
+            name: "dashfs-instructions", dependencies: ["Server", "Client", "Volume", "TestSupport", .product(name: "Logging", package: "swift-log")],
+            path: "Benchmarks/Instructions", swiftSettings: ordinary),
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
         .testTarget(
             name: "InterceptionTests", dependencies: ["Interception"], exclude: ["Programs"], swiftSettings: ordinary),

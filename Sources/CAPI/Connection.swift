@@ -26,7 +26,9 @@ enum Connection {
         // A forked child lets go of what it inherited; a second connect in one process replaces the first.
         close()
         do throws(ErrorCode) {
-            let session = try unsafe Session.connect(path: address, length: path.count)
+            let prefix: StaticString = "/dash"
+            let session = try unsafe Session.connect(
+                path: address, length: path.count, prefix: PathBytes(prefix.utf8Start, count: prefix.utf8CodeUnitCount))
             unsafe connection = unsafe UnsafeMutableRawPointer(session.state)
         } catch { return -Int64(error.number) }
         return 0
@@ -60,7 +62,7 @@ func withChannel(_ body: (Channel) -> Int64) -> Int64 {
 }
 
 /// As `withChannel`, for a call on a path from a directory descriptor (AT_FDCWD: the volume's root). A path that leaves the volume is followed as far as it
-/// comes back: above the root is the root, and "/dash" is the volume.
+/// comes back: above the root is the root.
 @inline(__always)
 func onPath(_ directory: Int32, _ path: UnsafePointer<CChar>?, emptyPath: Bool = false, _ body: (Channel, Place) -> WireCompletion) -> Int64 {
     guard let path = unsafe path else { return -14 /* EFAULT */ }
@@ -117,17 +119,12 @@ private func follow(_ channel: Channel, _ first: WireCompletion, _ body: (Channe
     return completion
 }
 
-/// What remains of a path that left the volume, as a path in it, in `memory`; nil where it stays outside.
+/// What remains of a path that left the volume by "..", as a path in it, in `memory`; nil where it left by an absolute link.
 private func inside(_ rest: UnsafeRawBufferPointer, _ memory: UnsafeMutableRawPointer) -> PathBytes? {
     let slash = UInt8(ascii: "/"), dot = UInt8(ascii: ".")
     var begin = 0
     let end = rest.count
-    if end > 0, unsafe rest[0] == slash {
-        let prefix: StaticString = "/dash"
-        guard end >= 5, end == 5 || (unsafe rest[5]) == slash else { return nil }
-        for index in 0..<5 where unsafe rest[index] != prefix.utf8Start[index] { return nil }
-        begin = 5
-    }
+    if end > 0, unsafe rest[0] == slash { return nil }
     while end - begin >= 2, unsafe rest[begin] == dot, unsafe rest[begin + 1] == dot, end - begin == 2 || (unsafe rest[begin + 2]) == slash {
         begin += 2
         while begin < end, unsafe rest[begin] == slash { begin += 1 }

@@ -138,10 +138,23 @@ extension Channel {
         return call(&request, at: old, second: new.path)
     }
 
-    /// Fills `statistics` with up to `capacity` bytes of x86-64's struct statfs (120 bytes).
+    /// Fills `statistics` with x86-64's struct statfs (120 bytes; `capacity` must be as much).
     public func statfs(_ place: Place, into statistics: UnsafeMutableRawPointer, capacity: Int) -> WireCompletion {
+        guard capacity >= 120 else { return WireCompletion(result: -ErrorNumber.invalid) }
         var request = WireRequest(.statfs)
-        return unsafe fill(&request, at: place, buffer: statistics, capacity: capacity)
+        request.bufferOffset = Channel.dataOffset
+        request.bufferLength = 64
+        let completion = call(&request, at: place)
+        guard completion.result >= 0 else { return completion }
+        // The answer: block size, blocks, free, available, inodes, free inodes, longest name, volume id; 64 bits each.
+        let answer = unsafe dataArea
+        for word in 0..<15 { unsafe dashfs_store64(statistics + word * 8, 0) }
+        unsafe dashfs_store64(statistics, 0x4853_4144 /* "DASH" */)
+        for word in 0..<6 { unsafe dashfs_store64(statistics + 8 + word * 8, dashfs_load64(answer + word * 8)) }
+        unsafe dashfs_store64(statistics + 56, dashfs_load64(answer + 56))
+        unsafe dashfs_store64(statistics + 64, dashfs_load64(answer + 48))
+        unsafe dashfs_store64(statistics + 72, dashfs_load64(answer))
+        return completion
     }
 
     // MARK: Extended attributes (`flags` AT_SYMLINK_NOFOLLOW for the l-forms; setxattr: XATTR_CREATE 1, XATTR_REPLACE 2 in `flags`,

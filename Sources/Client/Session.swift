@@ -20,21 +20,24 @@ import CSystem
 
     /// Connects to the server that listens at `path` (a NUL is not needed) and opens the first channel.
     /// - Parameters:
+    ///   - prefix: where the program sees the volume's root ("/dash"): absolute symbolic links below it stay inside; paths that leave the volume are
+    ///     answered with `WireCompletion.escape`. Without one the volume's root is the root, as after chroot. At most 255 bytes.
     ///   - descriptorFloor: the session's two descriptors get numbers from here on, out of a program's way.
     ///   - timeoutMilliseconds: how long the server may take to answer.
     /// - Throws: ENOENT/ECONNREFUSED: no server there. EACCES: the server refuses this user. EPROTO: it speaks another version. ETIMEDOUT.
     public static func connect(
-        path: UnsafeRawPointer, length: Int, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
+        path: UnsafeRawPointer, length: Int, prefix: PathBytes = .none, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
     ) throws(ErrorCode) -> Session {
         let socket = try unsafe beginConnecting(
-            path: path, length: length, descriptorFloor: descriptorFloor, timeoutMilliseconds: timeoutMilliseconds)
+            path: path, length: length, prefix: prefix, descriptorFloor: descriptorFloor, timeoutMilliseconds: timeoutMilliseconds)
         return try finishConnecting(socket: socket, descriptorFloor: descriptorFloor)
     }
 
     /// The first half of `connect`: says hello and does not wait. For harnesses that step client and server in one thread.
     public static func beginConnecting(
-        path: UnsafeRawPointer, length: Int, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
+        path: UnsafeRawPointer, length: Int, prefix: PathBytes = .none, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
     ) throws(ErrorCode) -> Int32 {
+        guard prefix.count <= Layout.prefixLimit else { throw ErrorCode(result: -ErrorNumber.nameTooLong) }
         let low = dashfs_sys_seqpacket()
         guard low >= 0 else { throw ErrorCode(result: Int64(low)) }
         var socket = Int32(truncatingIfNeeded: low)
@@ -50,7 +53,7 @@ import CSystem
         if result == 0 {
             var hello = ControlMessage(ControlMessage.Kind.hello)
             hello.arenaBytes = UInt32(Layout.defaultArenaBytes)
-            result = Int(send(hello, socket: socket))
+            result = Int(send(hello, payload: prefix, socket: socket))
         }
         guard result >= 0 else {
             _ = dashfs_sys_close(socket)
@@ -232,11 +235,14 @@ import CSystem
 
     // MARK: Control socket
 
-    static func send(_ message: ControlMessage, socket: Int32) -> Int64 {
-        unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes, alignment: 8) { packet in
+    static func send(_ message: ControlMessage, payload: PathBytes = .none, socket: Int32) -> Int64 {
+        unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes + Layout.prefixLimit, alignment: 8) { packet in
+            guard let bytes = packet.baseAddress, payload.count <= Layout.prefixLimit else { return -ErrorNumber.invalid }
+            var message = message
+            message.payloadBytes = UInt32(payload.count)
             unsafe message.store(packet)
-            guard let bytes = packet.baseAddress else { return -ErrorNumber.invalid }
-            return Int64(unsafe dashfs_send_packet(socket, bytes, packet.count, nil, 0, 0))
+            if payload.count > 0, let source = unsafe payload.address { unsafe dashfs_copy(bytes + ControlMessage.bytes, source, payload.count) }
+            return Int64(unsafe dashfs_send_packet(socket, bytes, ControlMessage.bytes + payload.count, nil, 0, 0))
         }
     }
 

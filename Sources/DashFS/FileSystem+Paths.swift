@@ -69,16 +69,11 @@ extension FileSystem {
         return bytes
     }
 
-    /// What remains of a path that left the volume, as a path in it: above the root is the root, and below `prefix` is the volume.
+    /// What remains of a path that left the volume by "..": above the root is the root. One that left by an absolute link stays outside.
     func inside(_ rest: [UInt8], _ operation: StaticString, _ path: some PathRepresentable) throws(FileError) -> [UInt8] {
         let slash = UInt8(ascii: "/"), dot = UInt8(ascii: ".")
         var rest = rest[...]
-        if rest.first == slash {
-            guard rest.starts(with: prefix), rest.count == prefix.count || rest[rest.startIndex + prefix.count] == slash else {
-                throw FileError(.crossesVolumes, operation, path.pathText)
-            }
-            rest = rest.dropFirst(prefix.count)
-        }
+        if rest.first == slash { throw FileError(.crossesVolumes, operation, path.pathText) }
         while rest.starts(with: [dot, dot]), rest.count == 2 || rest[rest.startIndex + 2] == slash {
             rest = rest.dropFirst(2).drop { $0 == slash }
         }

@@ -13,30 +13,34 @@ import Wire
 /// `prefix`, the place where programs see the volume. A forked child must connect anew.
 public final class FileSystem: Sendable {
     let session: Session
-    let prefix: [UInt8]
     let engine: AsyncEngine
 
     /// Connects to the server that listens at `path`.
-    /// - Parameter prefix: where unmodified programs see the volume (`dashfs run --at`), for absolute symbolic links.
+    /// - Parameter prefix: where unmodified programs see the volume (`dashfs run --at`), for absolute symbolic links; empty: they start at the volume's root.
     /// - Throws: `.noSuchFile`, `.refused`: nobody listens there. `.permissionDenied`: the server does not serve this user.
     ///   `.versionMismatch`: it speaks another protocol version.
     public static func connect(socket path: String, prefix: String = "/dash") throws(FileError) -> FileSystem {
         var path = path
+        let prefix = Array(prefix.utf8)
         let connected = path.withUTF8 { bytes -> Result<Session, ErrorCode> in
             guard let base = bytes.baseAddress else { return .failure(ErrorCode(number: FileError.Code.noSuchFile.rawValue)) }
             do throws(ErrorCode) {
-                return .success(try unsafe Session.connect(path: base, length: bytes.count))
+                let place = unsafe prefix.withUnsafeBytes { prefix -> Result<Session, ErrorCode> in
+                    do throws(ErrorCode) {
+                        return .success(try unsafe Session.connect(path: base, length: bytes.count, prefix: PathBytes(prefix)))
+                    } catch { return .failure(error) }
+                }
+                return .success(try place.get())
             } catch { return .failure(error) }
         }
         switch connected {
-        case .success(let session): return FileSystem(session: session, prefix: prefix)
+        case .success(let session): return FileSystem(session: session)
         case .failure(let error): throw FileError(FileError.Code(rawValue: error.number), "connect", path)
         }
     }
 
-    init(session: Session, prefix: String) {
+    init(session: Session) {
         self.session = session
-        self.prefix = Array(prefix.utf8)
         engine = AsyncEngine(session: session)
     }
 

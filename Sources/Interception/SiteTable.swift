@@ -20,6 +20,23 @@ package struct SurveyedObject {
 
     package var buildIDText: String { hexadecimal(buildID) }
 
+    /// A line for each call site: what it calls and how it is covered. For `dashfs doctor`.
+    package var report: [String] {
+        sites.map { site in
+            let numbers = site.calls.numbers.sorted().map { number in
+                SystemCallNumber(rawValue: number).map { "\($0)" } ?? String(number)
+            }
+            let calls = (numbers + (site.calls.mayBeOthers ? ["any"] : [])).joined(separator: ", ")
+            let coverage =
+                switch site.coverage {
+                case .rewritten(let window): "rewritten, \(window.bytes.count) bytes"
+                case .leftAlone: "left alone"
+                case .impossible(let reason): "cannot be rewritten: \(reason)"
+                }
+            return "0x\(String(site.address, radix: 16)) \(site.place): \(calls): \(coverage)"
+        }
+    }
+
     var windows: [(window: CallSite.Window, call: Int32)] {
         sites.compactMap { site in
             guard case .rewritten(let window) = site.coverage else { return nil }

@@ -37,4 +37,10 @@ import CPreload
         while unsafe start[count] != 0 { count += 1 }
         return count
     }
+
+    func equals(_ text: StaticString) -> Bool {
+        guard count == text.utf8CodeUnitCount else { return false }
+        for index in 0..<count where unsafe UInt8(bitPattern: start[index]) != text.utf8Start[index] { return false }
+        return true
+    }
 }

@@ -2,19 +2,22 @@
 //
 // Every file-related call then enters the hook, whatever its descriptor; the hook overwrites all registers that a function
 // may overwrite, counts, and answers two calls itself: access("/dashfs-probe/present") succeeds, and
-// readlink("/dashfs-probe/calls") gives the number of calls that have entered.
+// readlink("/dashfs-probe/calls") gives the number of calls that have entered. DASHFS_PROBE=wrong plants a bug, for the tests
+// to find: after lseek one register of the program is not as it was.
 
 import CPreload
 import CSystem
 
 enum Probe {
     nonisolated(unsafe) private static var on = false
+    nonisolated(unsafe) private static var plantsBug = false
     nonisolated(unsafe) private static var calls: UInt64 = 0
 
     static var isOn: Bool { unsafe on }
 
     static func start(_ environment: Environment) {
-        guard environment.value("DASHFS_PROBE") != nil else { return }
+        guard let value = environment.value("DASHFS_PROBE") else { return }
+        unsafe plantsBug = value.equals("wrong")
         for descriptor in 0..<UInt32(DASHFS_HINT_LIMIT) { dashfs_set_descriptor_hint(descriptor, 1) }
         unsafe on = true
     }
@@ -22,6 +25,7 @@ enum Probe {
     static func answer(_ number: SystemCallNumber, _ frame: inout SystemCallFrame) -> Bool {
         unsafe dashfs_count(&calls)
         dashfs_scribble_registers()
+        if unsafe plantsBug, number == .lseek { frame.argument2 ^= 1 }
         switch number {
         case .access where isPath(frame.argument0, "/dashfs-probe/present", frame):
             frame.result = 0

@@ -5,7 +5,7 @@ import Wire
 /// From what a client wrote to what the volume is asked: the one place where a fetched request is judged.
 ///
 /// Invariant: the input is a private copy (`WireRequest`, fetched word by word, once). After `translate` has said `.valid`, every pointer of the request is
-/// private memory or lies, with its length, inside the channel's arena; paths are private copies of 1...4095 bytes without NUL, in areas of 4096.
+/// private memory or lies, with its length, inside the channel's arena; paths are private copies of 0...4095 bytes without NUL, in areas of 4096.
 /// What only the volume can judge (handles, flags, modes, names, permissions) is the volume's.
 
 /// What FS Lib never writes. One of these ends the session that did.
@@ -87,7 +87,7 @@ private let statusBytes: UInt32 = 144
 /// Judges a fetched request and fills `request` (fresh, of the right opcode and session) from it.
 @inline(__always)
 func translate(
-    _ wire: WireRequest, _ opcode: WireOpcode, into request: inout Request, arena: UnsafeMutableRawPointer,
+    _ wire: borrowing WireRequest, _ opcode: WireOpcode, into request: inout Request, arena: UnsafeMutableRawPointer,
     arenaBytes: Int, paths: UnsafeMutableRawPointer
 ) -> Judgement {
     if wire.reserved != 0 { return .violation(.reserved) }
@@ -105,19 +105,19 @@ func translate(
         if wire.offset > Int64.max &- Int64(length) { return .refused(-ErrorNumber.fileTooBig) }
         unsafe request.buffer = arena + begin
         request.bufferLength = length
-    } else if opcode == .read || opcode == .write {
-        // An empty transfer still checks its handle; the volume gets an address that it will not touch.
-        unsafe request.buffer = arena
     }
+    // A transfer is as long as its buffer.
+    if opcode == .read || opcode == .write { request.length = UInt64(length) }
     if opcode == .getattr, wire.bufferLength < statusBytes { return .violation(.bufferTooSmall) }
 
+    unsafe request.path = paths
+    unsafe request.path2 = paths + Layout.pathCapacity
     if wire.pathLength > 0 {
         let begin = Int(wire.pathOffset), count = Int(wire.pathLength)
         if count > Layout.pathLimit { return .violation(.pathLength) }
         if begin &+ Layout.pathCapacity > arenaBytes { return .violation(.pathOffset) }
         unsafe dashfs_copy(paths, arena + begin, count)
         if unsafe dashfs_has_nul(paths, count) { return .violation(.pathByte) }
-        unsafe request.path = paths
         request.pathLength = count
     }
     if wire.path2Length > 0 {
@@ -126,18 +126,19 @@ func translate(
         if begin &+ Layout.pathCapacity > arenaBytes { return .violation(.path2Offset) }
         unsafe dashfs_copy(paths + Layout.pathCapacity, arena + begin, count)
         if unsafe dashfs_has_nul(paths + Layout.pathCapacity, count) { return .violation(.path2Byte) }
-        unsafe request.path2 = paths + Layout.pathCapacity
         request.path2Length = count
     }
     request.handle2 = wire.handle2
-    if wire.handle < 0 && wire.handle != Request.rootHandle || wire.handle2 < 0 && wire.handle2 != Request.rootHandle {
-        return .refused(-ErrorNumber.badDescriptor)
-    }
+    if !isHandle(wire.handle) { return .refused(-ErrorNumber.badDescriptor) }
+    if !isHandle(wire.handle2) { return .refused(-ErrorNumber.badDescriptor) }
     if opcode.usesSecondLine { return translateSecondLine(wire, opcode, into: &request) }
     return .valid
 }
 
-private func translateSecondLine(_ wire: WireRequest, _ opcode: WireOpcode, into request: inout Request) -> Judgement {
+@inline(__always)
+private func isHandle(_ handle: Int32) -> Bool { handle >= 0 || handle == Request.rootHandle }
+
+private func translateSecondLine(_ wire: borrowing WireRequest, _ opcode: WireOpcode, into request: inout Request) -> Judgement {
     request.argument = wire.argument
     // A lock owner is a name within a session: no client can speak for another's.
     request.owner = UInt64(request.session.rawValue) << 32 | UInt64(wire.owner)
@@ -147,9 +148,7 @@ private func translateSecondLine(_ wire: WireRequest, _ opcode: WireOpcode, into
     }
     if opcode == .setattr {
         if wire.attributeMask & ~attributeBits != 0 { return .violation(.attributeMask) }
-        if wire.accessNanoseconds >= 1_000_000_000 || wire.modificationNanoseconds >= 1_000_000_000 {
-            return .refused(-ErrorNumber.invalid)
-        }
+        if max(wire.accessNanoseconds, wire.modificationNanoseconds) >= 1_000_000_000 { return .refused(-ErrorNumber.invalid) }
         var change = AttributeChange()
         change.mask = AttributeChange.Mask(rawValue: wire.attributeMask)
         change.mode = wire.mode

@@ -5,7 +5,7 @@ import Wire
 
 /// Connections, as the worker handles them between rounds: accept, hello, more channels, statistics, death.
 ///
-/// Invariant: everything a peer sends is 64 bytes copied to private memory and checked here; a message that is none ends its connection. Nothing here waits.
+/// Invariant: everything a peer sends is 64 bytes, hello's prefix behind them, copied to private memory and checked here; a message that is none ends its connection. Nothing here waits.
 extension Worker {
     func handleControl() {
         unsafe withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 64) { list in
@@ -84,15 +84,19 @@ extension Worker {
         var handed = (Int32(-1), Int32(-1), Int32(-1), Int32(-1))
         var descriptors: Int32 = 0
         var message: ControlMessage?
+        var payload: [UInt8] = []
         let socket = unsafe session.pointee.socket
-        let length = unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes, alignment: 8) { packet -> Int in
+        let length = unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes + Layout.prefixLimit, alignment: 8) { packet -> Int in
             guard let bytes = packet.baseAddress else { return 0 }
             let length = unsafe withUnsafeMutablePointer(to: &handed) { pointer in
                 unsafe pointer.withMemoryRebound(to: Int32.self, capacity: 4) {
                     unsafe dashfs_receive_packet(socket, bytes, packet.count, $0, &descriptors, Int32(dashfs_dont_wait))
                 }
             }
-            if length == ControlMessage.bytes { message = unsafe ControlMessage(UnsafeRawBufferPointer(packet)) }
+            if length >= ControlMessage.bytes {
+                message = unsafe ControlMessage(UnsafeRawBufferPointer(packet))
+                payload = unsafe Array(packet[ControlMessage.bytes..<length])
+            }
             return length
         }
         // Clients send no descriptors; what came all the same is closed.
@@ -101,13 +105,15 @@ extension Worker {
         }
         if Int64(length) == -ErrorNumber.again { return }
         if length <= 0 { return unsafe endSession(session, reason: "the client disconnected") }
-        guard let message, descriptors == 0 else {
+        guard let message, descriptors == 0, Int(message.payloadBytes) == payload.count,
+            payload.isEmpty || message.kind == ControlMessage.Kind.hello && payload[0] == UInt8(ascii: "/") && !payload.contains(0)
+        else {
             return unsafe endSession(session, reason: "a control packet that is not a message", hostile: true)
         }
-        unsafe handle(message, session)
+        unsafe handle(message, prefix: payload, session)
     }
 
-    private func handle(_ message: ControlMessage, _ session: UnsafeMutablePointer<SessionEnd>) {
+    private func handle(_ message: ControlMessage, prefix: [UInt8], _ session: UnsafeMutablePointer<SessionEnd>) {
         var answer = ControlMessage(message.kind)
         answer.epoch = epoch
         answer.session = UInt32(bitPattern: unsafe session.pointee.index)
@@ -123,7 +129,7 @@ extension Worker {
         let phase = unsafe session.pointee.phase
         switch (message.kind, phase) {
         case (ControlMessage.Kind.hello, .greeting):
-            unsafe open(session, message, &answer)
+            unsafe open(session, message, prefix: prefix, &answer)
         case (ControlMessage.Kind.addChannel, .open):
             unsafe offerChannel(session, message, &answer, doorbell: -1)
         case (ControlMessage.Kind.statistics, _):
@@ -135,7 +141,9 @@ extension Worker {
         }
     }
 
-    private func open(_ session: UnsafeMutablePointer<SessionEnd>, _ message: ControlMessage, _ answer: inout ControlMessage) {
+    private func open(
+        _ session: UnsafeMutablePointer<SessionEnd>, _ message: ControlMessage, prefix: [UInt8], _ answer: inout ControlMessage
+    ) {
         let socket = unsafe session.pointee.socket
         var peer = dashfs_peer()
         unsafe _ = dashfs_peer_credentials(socket, &peer)
@@ -143,7 +151,7 @@ extension Worker {
             return unsafe refuse(session, &answer, -ErrorNumber.access, "the kernel does not tell the client's groups")
         }
         let credentials = Credentials(user: peer.user, group: peer.group, groups: groups, process: peer.process)
-        guard let identifier = volume.openSession(credentials) else {
+        guard let identifier = volume.openSession(credentials, prefix: prefix) else {
             logger.warning("connection refused: the volume has no room for another session")
             return unsafe refuse(session, &answer, -ErrorNumber.tooManyFiles, "no room")
         }

@@ -39,6 +39,8 @@ import Wire
     /// Requests that the volume has parked.
     var parkedCount = 0
     private var round: UInt64 = 0
+    /// Cycles when the volume's clock was set.
+    private var clockTaken: UInt64 = 0
     /// Cycles at the last look at the doorbells of dormant channels.
     private var lastDoorbellLook: UInt64 = 0
 
@@ -46,6 +48,8 @@ import Wire
     /// A channel keeps its place among the polled for this many cycles of silence where more than a few are polled.
     static let dormantAfter: UInt64 = 30_000_000
     static let doorbellInterval: UInt64 = 150_000
+    /// The volume's clock is set this often: well within the tick of the clock it shows.
+    static let clockInterval: UInt64 = 100_000
 
     init(volume: Volume, queue: (any DeviceQueue)?, configuration: ServerConfiguration, epoch: UInt64) throws(ServerError) {
         self.volume = volume
@@ -93,10 +97,10 @@ import Wire
             place &+= 1
         }
         if polledHasEnded { sweepPolled() }
-        if served != 0 { updateClock() } else if round & 63 == 0 { updateClock() }
         // The volume's own work waits at most eight rounds for that of clients.
         var advanced = false
         if served == 0 || round & 7 == 0 {
+            if served == 0 && round & 15 == 0 { updateClock() }
             volume.poll()
             advanced = parkedCount > 0 && finishParked()
         }
@@ -109,6 +113,7 @@ import Wire
     }
 
     func updateClock() {
+        clockTaken = dashfs_cycles()
         volume.clock = Volume.Clock(wall: dashfs_clock_wall(), monotonic: dashfs_clock_monotonic_coarse())
     }
 
@@ -149,6 +154,7 @@ import Wire
     private func execute(_ end: UnsafeMutablePointer<ChannelEnd>, slot: UnsafeMutableRawPointer, first: UInt64) -> Bool {
         let started = dashfs_cycles()
         unsafe end.pointee.lastActive = started
+        if started &- clockTaken > Worker.clockInterval { updateClock() }
         var wire = unsafe WireRequest(slot: slot, first: first)
         guard let opcode = WireOpcode(rawValue: wire.opcode) else { return unsafe violate(end, .opcode) }
         guard wire.tag < 64 else { return unsafe violate(end, .tag) }

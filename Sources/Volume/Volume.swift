@@ -101,6 +101,9 @@ import BlockDevice
     /// Block accesses of the last attempt that ended without a miss, while misses are being forced: what a test iterates over.
     package internal(set) var lastAccesses = 0
 
+    /// Levels of the deepest tree that grew here: tests assert that they have had deep ones.
+    package internal(set) var deepestTree = 0
+
     // Test hook of Apply.swift: `abortHook` is called between two stores.
     package var applySteps = 0
     package var abortAtStep = -1
@@ -114,7 +117,7 @@ import BlockDevice
     static func layout(_ configuration: Configuration, journalBlocks: UInt64) -> Region.Layout {
         Region.Layout(
             frames: max(64, configuration.cacheFrames), inodes: max(64, configuration.coreInodes), descriptions: max(64, configuration.descriptions),
-            locks: max(64, configuration.locks), batch: Int(min(max(journalBlocks / 4, 32), 1024)) * BlockLayout.size)
+            locks: max(64, configuration.locks), batch: Int(min(max(journalBlocks / 4, 32), 256)) * BlockLayout.size)
     }
 
     /// A volume over memory of `regionSize` bytes, zeroed. `Volume.mount` is the way in.
@@ -138,7 +141,7 @@ import BlockDevice
         descriptionPool = SlotPool(capacity: layout.descriptions)
         lockPool = SlotPool(capacity: layout.locks)
         imageStamp = Array(repeating: 0, count: layout.frames)
-        journal = Journal(ring: superblock.journalBlocks, batchCapacity: layout.batch, firstSequence: superblock.firstSequence)
+        journal = Journal(ring: superblock.journalBlocks, batchCapacity: min(layout.batch, capabilities.maximumTransfer), firstSequence: superblock.firstSequence)
         isReadOnly = configuration.readOnly || capabilities.readOnly
         systemReserve = min(max(Int(superblock.blockCount / 200), 64), 8192)
     }

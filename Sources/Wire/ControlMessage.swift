@@ -7,7 +7,8 @@ import CSystem
 ///     32 UInt32 payload bytes that follow the 64                36...63  0
 public struct ControlMessage: Sendable {
     public enum Kind {
-        /// First from the client. Answered with descriptors: doorbell, request segment, completion segment (of channel 0).
+        /// First from the client. Its payload is where the client sees the volume's root ("/dash"), at most 255 bytes, or nothing where the volume is all
+        /// it sees: symbolic links and ".." that leave it are then answered with `WireCompletion.escape`. Answered with descriptors: doorbell, request segment, completion segment (of channel 0).
         public static let hello: UInt16 = 1
         /// One more channel for the session. Answered with descriptors: request segment, completion segment.
         public static let addChannel: UInt16 = 2

@@ -47,6 +47,9 @@ public enum Layout {
     public static let completions = 4096
     public static let completionSegmentBytes = 8192
 
+    /// The longest prefix that hello may carry.
+    public static let prefixLimit = 255
+
     // MARK: Arena
 
     /// Every path has this capacity, because the rest of an escaping path is written back in place.

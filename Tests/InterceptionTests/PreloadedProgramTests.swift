@@ -17,6 +17,15 @@ import Testing
     @Test("Registers, vector state, red zone, rounding modes are kept, whoever answers")
     func keepsRegisters() throws { try check("registers", expecting: "0 failures\n") }
 
+    @Test("The check for registers finds the bug that the probe can plant")
+    func findsPlantedBug() throws {
+        let workshop = try Workshop()
+        let program = try workshop.compile("registers")
+        let outcome = try workshop.run([program], workshop.preloaded().merging(["DASHFS_PROBE": "wrong"]) { $1 })
+        #expect(outcome.status == 1)
+        #expect(outcome.output.contains("register 2 is changed"))
+    }
+
     @Test("From every instruction of slot, stub and hook the stack unwinds to main")
     func unwinds() throws { try check("unwinding", expecting: "results 0 0 -1 1, steps in the library many, lost 0\n") }
 

@@ -44,6 +44,15 @@ import Testing
         }
     }
 
+    @Test("The report has a line for every site, with its calls by name")
+    func reports() throws {
+        let objects = try SiteTable.surveyThisMachine()
+        for object in objects { #expect(object.report.count == object.sites.count) }
+        let lines = objects.flatMap(\.report)
+        #expect(lines.contains { $0.contains(": openat: rewritten, ") })
+        #expect(lines.contains { $0.contains(": 202: left alone") })
+    }
+
     @Test("A directory that cannot be made is an error that names it")
     func namesTheDirectory() {
         #expect {

@@ -7,6 +7,7 @@
 #include "csystem_intercept.h"
 #include "csystem_memory.h"
 #include "csystem_syscall.h"
+#include "csystem_tools.h"
 #include "csystem_capi.h"
 
 #endif

@@ -11,7 +11,7 @@ public enum Opcode: UInt8, Sendable, CaseIterable {
     /// Path, `flags` as Linux open(2), `mode` (umask applied by the caller). Result: a handle. info0: inode number, info1: st_mode.
     case open
     case close
-    /// `buffer`, `offset` (-1: the description's own, which moves). Result: bytes.
+    /// `bufferLength` bytes to `buffer`, `offset` (-1: the description's own, which moves). Result: bytes.
     case read
     /// As `read`; O_APPEND of the description wins over `offset`.
     case write

@@ -36,7 +36,7 @@ extension Volume {
         if shrinking { throw .ticket(description.inode) }
         let moved = progress.moved
         let offset = UInt64(start) + moved
-        let wanted = min(request.length, UInt64(request.bufferLength), UInt64(Int64.max - start))
+        let wanted = min(UInt64(request.bufferLength), UInt64(Int64.max - start))
         guard offset < size, moved < wanted else { return try finishRead(request, description, start, Int64(moved), tx) }
         guard let buffer = unsafe request.buffer else { throw .errno(Errno.invalid) }
         let count = min(wanted - moved, size - offset)
@@ -142,7 +142,7 @@ extension Volume {
         if isReadOnly { throw .errno(Errno.readOnly) }
         let (size, _) = try contentSize(description, tx)
         try requireUntouched(description.inode, tx)
-        let wanted = min(request.length, UInt64(request.bufferLength))
+        let wanted = UInt64(request.bufferLength)
         let appending = description.flags & OpenFlag.append != 0
         let moved = progress.moved
         // The place of an append is fixed by its first step; the ticket keeps others out until its last. The description's own offset has

@@ -138,7 +138,7 @@ extension Volume {
             if left == 0 || budget == 0 { return false }
             left -= 1
             let start = max(whole.index, from)
-            let end = min(whole.end, to, start &+ budget)
+            let end = start + min(min(whole.end, to) - start, budget)
             budget -= end - start
             let piece = Extent(index: start, block: whole.block + (start - whole.index), count: end - start, unwritten: whole.unwritten)
             try takeExtent(inode, whole.index, isTree, tx)

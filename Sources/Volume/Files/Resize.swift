@@ -137,6 +137,9 @@ extension Volume {
 
     /// The cache forgets pages [from, to), with what was reserved for them.
     private func dropPages(_ inode: Inode, from: UInt64, to: UInt64, _ tx: Transaction) throws(Stop) {
+        // No frame lies beyond the end of the file.
+        let size = max(liveSize(inode, tx), inode.size)
+        let to = min(to, (size + Volume.pageSize - 1) / Volume.pageSize)
         guard from < to else { return }
         tx.drops.append(Transaction.Drop(owner: inode.number, first: from, last: to - 1))
         let reserved = cache.reservedFrames(inode.number, from: from, to: to - 1)

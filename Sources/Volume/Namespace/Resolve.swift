@@ -37,8 +37,7 @@ extension Volume {
     ) throws(Stop) -> Resolution {
         guard let sessionIndex = sessionIndex(request.session) else { throw .errno(Errno.badDescriptor) }
         let handle = second ? request.handle2 : request.handle
-        guard let given = unsafe second ? request.path2 : request.path else { throw .errno(Errno.invalid) }
-        var text = UnsafeRawPointer(given)
+        var text = unsafe UnsafeRawPointer((second ? request.path2 : request.path) ?? pathBuffers.memory)
         var count = second ? request.path2Length : request.pathLength
         guard count > 0 || emptyIsHandle else { throw .errno(Errno.noEntry) }
         guard count <= Volume.maximumPath else { throw .errno(Errno.nameTooLong) }

@@ -131,6 +131,7 @@ extension Volume {
             unsafe place(root, slot: 0, key: node.key(0), value: node.block, auxiliary: 0, name: nil, nameLength: 0)
             unsafe place(root, slot: 1, key: separator, value: right.block, auxiliary: 0, name: nil, nameLength: 0)
             tree.root = root.block
+            deepestTree = max(deepestTree, level + 2)
         } else {
             try unsafe insert(&tree, &path, level: level + 1, key: separator, value: right.block, auxiliary: 0, name: nil, nameLength: 0, tx)
         }

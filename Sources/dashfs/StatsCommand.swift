@@ -1,0 +1,87 @@
+// `dashfs stats`: what a running server has counted. Invariant: asking changes nothing but the count of connections.
+import ArgumentParser
+import Wire
+
+#if canImport(FoundationEssentials)
+    import FoundationEssentials
+#else
+    import Foundation
+#endif
+
+struct StatsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "stats",
+        abstract: "Show the counters and latencies of a running server.",
+        discussion: """
+            Latencies are the server's: from taking a request to answering it, waiting for the device included.
+
+            EXAMPLES
+              dashfs stats
+              dashfs stats --json --socket /run/dashfs/dashfs.sock
+            """)
+
+    @Option(help: ArgumentHelp("Where the server listens.", valueName: "path"), completion: .file())
+    var socket: String?
+
+    @Flag(help: "One JSON object, times in nanoseconds.")
+    var json = false
+
+    func run() throws {
+        let connection = try ControlConnection(socket ?? Places.clientSocket())
+        defer { connection.close() }
+        let bytes = try connection.ask(ControlMessage.Kind.statistics)
+        if json { return Terminal.output(String(decoding: bytes, as: UTF8.self)) }
+        guard let counters = try? JSONDecoder().decode(ServerCounters.self, from: Data(bytes)) else {
+            throw Failure(.data, "the server's answer is not understood; use the dashfs it was started with, or --json")
+        }
+        Terminal.output(counters.text)
+    }
+}
+
+/// The server's JSON.
+private struct ServerCounters: Decodable {
+    struct Operation: Decodable {
+        struct Latency: Decodable { var p50, p90, p99, p999, max: UInt64 }
+        var count, errors: UInt64
+        var nanoseconds: Latency
+    }
+
+    var uptimeNanoseconds, sessionsOpened, sessionsRefused, workerSleeps, doorbells, clientWakes, parked, stalls: UInt64
+    var sessions, channels: Int
+    var violations: [String: UInt64]
+    var operations: [String: Operation]
+
+    var text: String {
+        var lines = [
+            "up \(Duration.text(uptimeNanoseconds)), \(sessions) sessions (\(sessionsOpened) opened, \(sessionsRefused) refused), \(channels) channels",
+            "\(parked) requests waited inside, \(stalls) stalls, \(workerSleeps) sleeps, \(doorbells) doorbells, \(clientWakes) clients woken",
+        ]
+        for (name, count) in violations.sorted(by: { $0.key < $1.key }) { lines.append("violation \(name): \(count)") }
+        if operations.isEmpty { return lines.joined(separator: "\n") }
+        var rows = [["operation", "count", "errors", "p50", "p90", "p99", "p99.9", "max"]]
+        for (name, operation) in operations.sorted(by: { $0.value.count > $1.value.count }) {
+            let latency = operation.nanoseconds
+            rows.append(
+                [name, "\(operation.count)", "\(operation.errors)"]
+                    + [latency.p50, latency.p90, latency.p99, latency.p999, latency.max].map(Duration.text))
+        }
+        return (lines + ["", Terminal.table(rows)]).joined(separator: "\n")
+    }
+}
+
+/// Nanoseconds for people.
+enum Duration {
+    static func text(_ nanoseconds: UInt64) -> String {
+        switch nanoseconds {
+        case ..<10_000: return "\(nanoseconds) ns"
+        case ..<10_000_000: return "\(tenths(nanoseconds, 1_000)) us"
+        case ..<10_000_000_000: return "\(tenths(nanoseconds, 1_000_000)) ms"
+        default: return "\(tenths(nanoseconds, 1_000_000_000)) s"
+        }
+    }
+
+    private static func tenths(_ value: UInt64, _ unit: UInt64) -> String {
+        let tenths = value / (unit / 10)
+        return "\(tenths / 10).\(tenths % 10)"
+    }
+}

@@ -1,0 +1,18 @@
+// Argument types that are shared: sizes, how to wait. Invariant: what is parsed here is in range; commands do not check again.
+import ArgumentParser
+import BlockDevice
+import Server
+
+/// "512M", "1G": bytes.
+struct Size: ExpressibleByArgument {
+    let bytes: UInt64
+
+    init(bytes: UInt64) { self.bytes = bytes }
+    init?(argument: String) {
+        guard let bytes = ByteSize.parse(argument), bytes > 0, bytes < 1 << 62 else { return nil }
+        self.bytes = bytes
+    }
+    var defaultValueDescription: String { ByteSize.format(bytes) }
+}
+
+extension WaitMode: ExpressibleByArgument {}
