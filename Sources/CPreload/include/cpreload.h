@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpreload_files.h"
 #include "cpreload_layout.h"
 
 #define DASHFS_HIDDEN __attribute__((visibility("hidden")))

@@ -284,6 +284,14 @@ static inline long dashfs_send_packet(
     return dashfs_sys_call(SYS_sendmsg, fd, (long)&message, MSG_NOSIGNAL | flags, 0, 0, 0);
 }
 
+/// Sends one packet of two parts, the second possibly empty. Never raises SIGPIPE.
+static inline long dashfs_send_two_parts(
+    int fd, const void *_Nonnull first, size_t firstCount, const void *_Nullable second, size_t secondCount) {
+    struct iovec parts[2] = {{(void *)first, firstCount}, {(void *)second, secondCount}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = second && secondCount ? 2 : 1};
+    return dashfs_sys_call(SYS_sendmsg, fd, (long)&message, MSG_NOSIGNAL, 0, 0, 0);
+}
+
 /// Receives one packet. `descriptors` has room for four; `*descriptorCount` is how many came (-1: the packet or its descriptors did not fit, or
 /// more than four came: all are closed). Descriptors are close-on-exec.
 static inline long dashfs_receive_packet(

@@ -1,0 +1,9 @@
+#include "cpreload.h"
+
+uint32_t dashfs_entries[DASHFS_DESCRIPTOR_LIMIT + 1];
+struct dashfs_description dashfs_descriptions[DASHFS_DESCRIPTION_LIMIT];
+uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];
+uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
+uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];
+uint32_t dashfs_scratch_words[DASHFS_SCRATCH_BLOCKS];
+uint8_t dashfs_scratch[DASHFS_SCRATCH_BLOCKS][DASHFS_SCRATCH_BYTES] __attribute__((aligned(4096)));

@@ -1,0 +1,64 @@
+// The state behind the answered system calls, in zeroed static memory: it needs no allocator, costs nothing until touched, and is there in
+// signal handlers and fresh children. Sources/Preload/SystemCalls/ gives it its meaning; here are only places and atomic accesses.
+#ifndef CPRELOAD_FILES_H
+#define CPRELOAD_FILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    DASHFS_TEXT_CAPACITY = 4096,
+    /// Descriptors from here on are never DashFS's: an open that is given one fails with EMFILE.
+    DASHFS_DESCRIPTOR_LIMIT = 65536,
+    /// One more table entry than descriptors: the working directory.
+    DASHFS_DIRECTORY_ENTRY = DASHFS_DESCRIPTOR_LIMIT,
+    DASHFS_DESCRIPTION_LIMIT = 65536,
+    DASHFS_SCRATCH_BLOCKS = 32,
+    DASHFS_SCRATCH_BYTES = 16384,
+};
+
+/// An open description as this process knows it. `references` is the only word that changes while it is used.
+struct dashfs_description {
+    uint32_t references;
+    int32_t handle;
+    /// Of the connection that `handle` belongs to: another value than the present one means that a fork or exec lies between.
+    uint32_t generation;
+    uint32_t mode;
+    uint64_t inode;
+    uint64_t session;
+};
+
+extern __attribute__((visibility("hidden"))) uint32_t dashfs_entries[DASHFS_DESCRIPTOR_LIMIT + 1];
+extern __attribute__((visibility("hidden"))) struct dashfs_description dashfs_descriptions[DASHFS_DESCRIPTION_LIMIT];
+extern __attribute__((visibility("hidden"))) uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];
+extern __attribute__((visibility("hidden"))) uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
+extern __attribute__((visibility("hidden"))) uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];
+extern __attribute__((visibility("hidden"))) uint32_t dashfs_scratch_words[DASHFS_SCRATCH_BLOCKS];
+extern __attribute__((visibility("hidden"), aligned(4096))) uint8_t dashfs_scratch[DASHFS_SCRATCH_BLOCKS][DASHFS_SCRATCH_BYTES];
+
+static inline uint32_t *_Nonnull dashfs_entry(uint32_t index) {
+    return &dashfs_entries[index <= DASHFS_DESCRIPTOR_LIMIT ? index : DASHFS_DESCRIPTOR_LIMIT];
+}
+static inline struct dashfs_description *_Nonnull dashfs_description_at(uint32_t index) {
+    return &dashfs_descriptions[index % DASHFS_DESCRIPTION_LIMIT];
+}
+static inline uint8_t *_Nonnull dashfs_prefix_text(void) { return dashfs_prefix_bytes; }
+static inline uint8_t *_Nonnull dashfs_socket_text(void) { return dashfs_socket_bytes; }
+static inline uint8_t *_Nonnull dashfs_directory_text(void) { return dashfs_directory_bytes; }
+static inline uint32_t *_Nonnull dashfs_scratch_word(uint32_t index) {
+    return &dashfs_scratch_words[index % DASHFS_SCRATCH_BLOCKS];
+}
+static inline uint8_t *_Nonnull dashfs_scratch_block(uint32_t index) { return dashfs_scratch[index % DASHFS_SCRATCH_BLOCKS]; }
+
+static inline uint32_t dashfs_exchange32(uint32_t *_Nonnull word, uint32_t value) {
+    return __atomic_exchange_n(word, value, __ATOMIC_ACQ_REL);
+}
+/// Both return what was there before.
+static inline uint32_t dashfs_fetch_add32(uint32_t *_Nonnull word, uint32_t value) {
+    return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL);
+}
+static inline uint32_t dashfs_fetch_subtract32(uint32_t *_Nonnull word, uint32_t value) {
+    return __atomic_fetch_sub(word, value, __ATOMIC_ACQ_REL);
+}
+
+#endif

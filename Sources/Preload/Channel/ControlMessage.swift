@@ -1,0 +1,1 @@
+../../Wire/ControlMessage.swift
