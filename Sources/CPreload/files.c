@@ -7,3 +7,4 @@ uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];
 uint32_t dashfs_scratch_words[DASHFS_SCRATCH_BLOCKS];
 uint8_t dashfs_scratch[DASHFS_SCRATCH_BLOCKS][DASHFS_SCRATCH_BYTES] __attribute__((aligned(4096)));
+__thread uint32_t dashfs_exec_block __attribute__((tls_model("initial-exec"), visibility("hidden")));

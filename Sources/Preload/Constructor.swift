@@ -20,6 +20,7 @@ private func start(_ count: Int32, _ arguments: Strings, _ variables: Strings) {
     if environment.value("DASHFS_UNPATCHED") != nil { return }
     ProgramMemory.start(stackTop: environment.address)
     Probe.start(environment)
+    Configuration.start(environment)
     if let problem = Patcher.rewriteCallSites(environment) {
         problem.report()
         // Going on would send the program's calls on our paths to the kernel, silently.

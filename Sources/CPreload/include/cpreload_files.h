@@ -50,6 +50,11 @@ static inline uint32_t *_Nonnull dashfs_scratch_word(uint32_t index) {
 }
 static inline uint8_t *_Nonnull dashfs_scratch_block(uint32_t index) { return dashfs_scratch[index % DASHFS_SCRATCH_BLOCKS]; }
 
+/// The scratch block, + 1, in which the calling thread prepares an exec; 0 at first.
+extern __thread uint32_t dashfs_exec_block __attribute__((tls_model("initial-exec"), visibility("hidden")));
+static inline uint32_t dashfs_thread_exec_block(void) { return dashfs_exec_block; }
+static inline void dashfs_set_thread_exec_block(uint32_t value) { dashfs_exec_block = value; }
+
 static inline uint32_t dashfs_exchange32(uint32_t *_Nonnull word, uint32_t value) {
     return __atomic_exchange_n(word, value, __ATOMIC_ACQ_REL);
 }

@@ -1,9 +1,165 @@
-// Which calls the library answers itself.
+// Which calls the library answers itself: those on files and paths below the prefix. Nothing else is touched, and a call that is not answered has
+// made no call of its own but, where its arguments had to be looked at, the check of their memory.
+//
+// Where to go on reading: `Location` (whose is a path), `Descriptors` (whose is a descriptor), `Connection`, then the groups of calls.
 
 import CPreload
 import CSystem
 
 /// True if the call has been answered and `frame.result` holds the result, a value or a negated errno.
 func answer(_ number: SystemCallNumber, _ frame: inout SystemCallFrame) -> Bool {
-    Probe.isOn && Probe.answer(number, &frame)
+    if Probe.isOn, Probe.answer(number, &frame) { return true }
+    guard Configuration.isOn, let result = result(number, frame) else { return false }
+    frame.result = result
+    return true
+}
+
+/// The result, or nil: the call is the kernel's.
+private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int64? {
+    let memory = ProgramMemory(frame)
+    let (first, second, third) = (frame.argument0, frame.argument1, frame.argument2)
+    switch number {
+    // Data.
+    case .read:
+        return onFile(first) { Transfers.read($0, UInt64(bitPattern: second), UInt64(bitPattern: third), offset: nil, memory) }
+    case .write:
+        return onFile(first) { Transfers.write($0, UInt64(bitPattern: second), UInt64(bitPattern: third), offset: nil, memory) }
+    case .pread64:
+        return onFile(first) { Transfers.read($0, UInt64(bitPattern: second), UInt64(bitPattern: third), offset: frame.argument3, memory) }
+    case .pwrite64:
+        return onFile(first) { Transfers.write($0, UInt64(bitPattern: second), UInt64(bitPattern: third), offset: frame.argument3, memory) }
+    case .readv: return onFile(first) { Transfers.readVector($0, UInt64(bitPattern: second), third, offset: nil, memory) }
+    case .writev: return onFile(first) { Transfers.writeVector($0, UInt64(bitPattern: second), third, offset: nil, memory) }
+    case .preadv: return onFile(first) { Transfers.readVector($0, UInt64(bitPattern: second), third, offset: frame.argument3, memory) }
+    case .pwritev: return onFile(first) { Transfers.writeVector($0, UInt64(bitPattern: second), third, offset: frame.argument3, memory) }
+    case .preadv2, .pwritev2:
+        return onFile(first) { file in
+            // RWF_* ask for more than is given here.
+            if frame.argument5 & 0xffff_ffff != 0 { return -ErrorNumber.notSupported }
+            let offset: Int64? = frame.argument3 == -1 ? nil : frame.argument3
+            return number == .preadv2
+                ? Transfers.readVector(file, UInt64(bitPattern: second), third, offset: offset, memory)
+                : Transfers.writeVector(file, UInt64(bitPattern: second), third, offset: offset, memory)
+        }
+    case .copy_file_range: return Transfers.copyRange(frame, memory)
+    case .sendfile, .tee: return refuse(Descriptors.isFile(first) || Descriptors.isFile(second), ErrorNumber.invalid)
+    case .splice: return refuse(Descriptors.isFile(first) || Descriptors.isFile(third), ErrorNumber.invalid)
+    case .vmsplice: return refuse(Descriptors.isFile(first), ErrorNumber.badDescriptor)
+
+    // Descriptors.
+    case .close: return DescriptorCalls.close(first)
+    case .close_range: return DescriptorCalls.closeRange(frame)
+    case .dup: return DescriptorCalls.duplicate(frame)
+    case .dup2, .dup3: return DescriptorCalls.duplicateOnto(frame)
+    case .fcntl: return DescriptorCalls.control(frame, memory)
+    case .ioctl: return DescriptorCalls.deviceControl(frame, memory)
+
+    // The working directory, the process.
+    case .getcwd: return WorkingDirectory.isOurs ? WorkingDirectory.name(UInt64(bitPattern: first), second, memory) : nil
+    case .fchdir: return changeDirectory(first, frame)
+    case .chdir:
+        if let result = PathCalls.answer(number, frame, memory) { return result }
+        return leaving(dashfs_raw_syscall3(frame.number, first, 0, 0))
+    case .umask:
+        let old = dashfs_raw_syscall3(frame.number, first, 0, 0)
+        if !Connection.isBorrowed { FileModeMask.hasBecome(UInt32(truncatingIfNeeded: first)) }
+        return old
+    case .execve, .execveat: return execute(number, frame, memory)
+    case .setuid, .setgid, .setreuid, .setregid, .setgroups, .setresuid, .setresgid, .setfsuid, .setfsgid:
+        guard Connection.existing != nil else { return nil }
+        let result = dashfs_raw_syscall3(frame.number, first, second, third)
+        if result >= 0, !Connection.isBorrowed { Connection.identityHasChanged() }
+        return result
+
+    // Maps of files come later; until then nobody shall think to have one.
+    case .mmap:
+        let anonymous: Int64 = 0x20
+        return refuse(frame.argument3 & anonymous == 0 && Descriptors.isFile(frame.argument4), 19)
+
+    case .sync:
+        if let session = Connection.existing, let channel = session.acquire() {
+            _ = channel.sync()
+            session.release(channel)
+        }
+        return nil
+    default:
+        break
+    }
+    if number.interest == .byDescriptor { return onDescriptor(number, frame, memory) }
+    return PathCalls.answer(number, frame, memory)
+}
+
+/// Calls on one descriptor that are one request.
+private func onDescriptor(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
+    PathCalls.onFile(frame.argument0) { channel, place, file in
+        let (second, third) = (frame.argument1, frame.argument2)
+        switch number {
+        case .lseek:
+            return WireCompletion(result: channel.seek(file.handle, offset: second, whence: UInt32(truncatingIfNeeded: third)))
+        case .fsync: return WireCompletion(result: channel.fsync(file.handle))
+        case .fdatasync: return WireCompletion(result: channel.fsync(file.handle, dataOnly: true))
+        // More than is asked for: the range's data, and where it is.
+        case .sync_file_range: return WireCompletion(result: channel.fsync(file.handle, dataOnly: true))
+        case .syncfs: return WireCompletion(result: channel.sync())
+        case .flock: return WireCompletion(result: channel.flock(file.handle, operation: UInt32(truncatingIfNeeded: second)))
+        case .fallocate:
+            guard third >= 0, frame.argument3 > 0 else { return WireCompletion(result: -ErrorNumber.invalid) }
+            return WireCompletion(
+                result: channel.fallocate(
+                    file.handle, mode: UInt32(truncatingIfNeeded: second), offset: third, length: UInt64(frame.argument3)))
+        case .getdents64: return WireCompletion(result: readDirectory(channel, file, frame, memory))
+        case .getdents: return WireCompletion(result: -38)
+        case .fadvise64, .readahead: return WireCompletion(result: 0)
+        default: return AttributeCalls.perform(number, frame, channel, place, memory)
+        }
+    }
+}
+
+private func readDirectory(_ channel: Channel, _ file: Description, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64 {
+    let address = UInt64(bitPattern: frame.argument1)
+    let capacity = min(Int(UInt32(truncatingIfNeeded: frame.argument2)), channel.dataCapacity)
+    guard file.isDirectory else { return -20 }
+    guard memory.isWritable(address, max(capacity, 1)), let target = unsafe UnsafeMutableRawPointer(bitPattern: UInt(address)) else { return -14 }
+    return unsafe channel.readDirectory(file.handle, into: target, capacity: capacity)
+}
+
+@inline(__always)
+private func onFile(_ descriptor: Int64, _ body: (Description) -> Int64) -> Int64? {
+    guard let file = Descriptors.pin(descriptor) else {
+        return Descriptors.isOwn(descriptor) ? -ErrorNumber.badDescriptor : nil
+    }
+    defer { file.release() }
+    return body(file)
+}
+
+private func refuse(_ isOurs: Bool, _ number: Int64) -> Int64? { isOurs ? -number : nil }
+
+private func changeDirectory(_ descriptor: Int64, _ frame: SystemCallFrame) -> Int64? {
+    if Descriptors.isFile(descriptor) {
+        return onFile(descriptor) { file in
+            guard let session = file.session else { return -ErrorNumber.badDescriptor }
+            guard let channel = session.acquire() else { return -ErrorNumber.io }
+            defer { session.release(channel) }
+            return WorkingDirectory.enter(file, session, channel)
+        }
+    }
+    return leaving(dashfs_raw_syscall3(frame.number, descriptor, 0, 0))
+}
+
+/// The kernel has changed its working directory, or failed to.
+private func leaving(_ result: Int64) -> Int64 {
+    if result == 0 { WorkingDirectory.leave() }
+    return result
+}
+
+private func execute(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
+    if let refused = PathCalls.answer(number, frame, memory) { return refused }
+    let variables = UInt64(bitPattern: number == .execve ? frame.argument2 : frame.argument3)
+    guard let (address, error) = Handover.execute(frame, variables: variables, memory) else { return nil }
+    if error != 0 { return error }
+    if number == .execve {
+        return dashfs_raw_syscall3(frame.number, frame.argument0, frame.argument1, Int64(bitPattern: address))
+    }
+    return dashfs_raw_syscall6(
+        frame.number, frame.argument0, frame.argument1, frame.argument2, Int64(bitPattern: address), frame.argument4, 0)
 }

@@ -1,0 +1,189 @@
+// This process's connection to the server: made at the first use of a path below the prefix, made anew in a forked child and after a
+// change of identity.
+//
+// Always true: a child never uses what its parent connected (`Session.isCurrent`); the generation grows with every session that replaces another
+// process's, and descriptions of older generations answer EBADF. Making one happens under a lock that is held with all signals
+// blocked and that names its owner, so neither a handler nor a fresh child can wait for somebody who will never let go.
+
+import CPreload
+import CSystem
+
+enum Connection {
+    nonisolated(unsafe) private static var state: UInt = 0
+    nonisolated(unsafe) private static var process: Int64 = 0
+    nonisolated(unsafe) private static var latest: UInt32 = 0
+    nonisolated(unsafe) private static var lock: UInt32 = 0
+    nonisolated(unsafe) private static var pathOnly: Int32 = -1
+    nonisolated(unsafe) private static var complained = false
+
+    /// Of the present process's sessions; 0 before the first.
+    @inline(__always) static var generation: UInt32 { unsafe latest }
+    /// An O_PATH descriptor, high up, of which all placeholders are duplicates; -1 before the first connection.
+    static var placeholder: Int32 { unsafe pathOnly }
+
+    @inline(__always)
+    private static var present: Session? {
+        guard let state = unsafe UnsafeMutablePointer<SessionState>(bitPattern: state) else { return nil }
+        let session = unsafe Session(state: state)
+        return session.isCurrent ? session : nil
+    }
+
+    /// The session for paths, connecting if need be; or a negated errno.
+    @inline(__always)
+    static func session() -> (session: Session?, error: Int64) {
+        if let session = present { return (session, 0) }
+        return connect()
+    }
+
+    /// The session, if this process has one.
+    static var existing: Session? { present }
+
+    /// Whether the caller is a vfork child of the process that connected: it has the memory but not the descriptors.
+    static var isBorrowed: Bool {
+        unsafe present != nil && process != Int64(dashfs_sys_getpid())
+    }
+
+    /// Paths are asked for with the new identity from now on; open files keep the old one's, as in the kernel.
+    static func identityHasChanged() { unsafe state = 0 }
+
+    static func noticeFork() {
+        let mask = dashfs_signals_block()
+        takeLock()
+        forgetParent()
+        dropLock()
+        dashfs_signals_restore(mask)
+    }
+
+    private static func takeLock() {
+        let own = UInt32(truncatingIfNeeded: dashfs_sys_getpid())
+        while true {
+            let owner = unsafe dashfs_load32(&lock)
+            // Another process's number: it was held while this one was forked off.
+            if owner == 0 || owner != own, unsafe dashfs_swap32_if(&lock, owner, own) { return }
+            dashfs_yield()
+        }
+    }
+
+    private static func dropLock() { unsafe dashfs_store32_release(&lock, 0) }
+
+    /// In a forked child: lets go of what the parent connected. Not in a vfork child, whose session is current.
+    private static func forgetParent() {
+        guard let old = unsafe UnsafeMutablePointer<SessionState>(bitPattern: state) else { return }
+        let session = unsafe Session(state: old)
+        guard !session.isCurrent else { return }
+        Descriptors.unreserve(session.socket)
+        Descriptors.unreserve(session.doorbell)
+        session.disconnect()
+        unsafe state = 0
+        unsafe latest &+= 1
+    }
+
+    @inline(never)
+    private static func connect() -> (session: Session?, error: Int64) {
+        let mask = dashfs_signals_block()
+        takeLock()
+        defer {
+            dropLock()
+            dashfs_signals_restore(mask)
+        }
+        if let session = present { return (session, 0) }
+        forgetParent()
+        let socket = Configuration.socket
+        guard let path = unsafe socket.address else { return (nil, -ErrorNumber.notConnected) }
+        let floor = descriptorFloor()
+        do throws(ErrorCode) {
+            let session = try unsafe Session.connect(
+                path: path, length: socket.count, prefix: Configuration.prefix, descriptorFloor: floor)
+            Descriptors.reserve(session.socket)
+            Descriptors.reserve(session.doorbell)
+            let problem = makePlaceholder(session.socket, floor)
+            if problem < 0 {
+                session.disconnect()
+                return (nil, problem)
+            }
+            if generation == 0 { unsafe latest = 1 }
+            unsafe process = Int64(dashfs_sys_getpid())
+            unsafe state = UInt(bitPattern: session.state)
+            return (session, 0)
+        } catch {
+            let number = Int64(error.number)
+            complain(number)
+            // "No such file" would be taken for an answer about the program's path.
+            let absent = number == ErrorNumber.noEntry || number == 111 /* ECONNREFUSED */ || number == 20 /* ENOTDIR */
+            return (nil, absent ? -ErrorNumber.notConnected : -number)
+        }
+    }
+
+    /// Opens, without any access, the inode of the control socket, which is this connection's alone: reading and writing fail with EBADF, opening it
+    /// through /proc/self/fd with ENXIO, and what chmod or chown do to it through there touches nobody. Without /proc: the server's socket.
+    private static func makePlaceholder(_ socket: Int32, _ floor: Int32) -> Int64 {
+        if placeholder >= 0 { return 0 }
+        let pathOnlyCloseOnExec: Int32 = 0o12000000
+        let opened = unsafe withUnsafeTemporaryAllocation(byteCount: 32, alignment: 8) { text -> Int in
+            guard let base = text.baseAddress else { return -1 }
+            let folder: StaticString = "/proc/self/fd/"
+            unsafe dashfs_copy(base, folder.utf8Start, folder.utf8CodeUnitCount)
+            let digits = unsafe Text.write(number: UInt64(max(socket, 0)), to: base + folder.utf8CodeUnitCount)
+            unsafe text[folder.utf8CodeUnitCount + digits] = 0
+            return unsafe dashfs_sys_open(base.assumingMemoryBound(to: CChar.self), pathOnlyCloseOnExec, 0)
+        }
+        var low = opened
+        if low < 0 {
+            low = unsafe dashfs_sys_open(UnsafeRawPointer(dashfs_socket_text()).assumingMemoryBound(to: CChar.self), pathOnlyCloseOnExec, 0)
+        }
+        guard low >= 0 else { return Int64(low) }
+        let high = dashfs_duplicate_above(Int32(truncatingIfNeeded: low), floor)
+        if high >= 0 { _ = dashfs_sys_close(Int32(truncatingIfNeeded: low)) }
+        unsafe pathOnly = Int32(truncatingIfNeeded: high >= 0 ? high : low)
+        Descriptors.reserve(placeholder)
+        return 0
+    }
+
+    /// High enough to be out of the program's way, low enough not to make the kernel's table of descriptors large.
+    private static func descriptorFloor() -> Int32 {
+        var limits: (UInt64, UInt64) = (1024, 1024)
+        let prlimit: Int64 = 302
+        let descriptors: Int64 = 7
+        unsafe withUnsafeMutablePointer(to: &limits) { limits in
+            _ = dashfs_raw_syscall6(prlimit, 0, descriptors, 0, Int64(Int(bitPattern: limits)), 0, 0)
+        }
+        return Int32(truncatingIfNeeded: max(3, Int64(min(limits.0, 1024)) - 24))
+    }
+
+    private static func complain(_ errno: Int64) {
+        if unsafe complained { return }
+        unsafe complained = true
+        var line = Line()
+        line.append("dashfs: ")
+        line.append(Configuration.prefix)
+        line.append(" is not available: ")
+        switch errno {
+        case 2, 20, 111:
+            line.append("no server listens at ")
+            line.append(Configuration.socket)
+            line.append("; start one with `dashfs serve`")
+        case 13:
+            line.append("the server at ")
+            line.append(Configuration.socket)
+            line.append(" does not admit this user (`dashfs serve --allow-user`)")
+        case 71:
+            line.append("the server at ")
+            line.append(Configuration.socket)
+            line.append(" speaks another version; install server and library from the same release")
+        default:
+            line.append("connecting to ")
+            line.append(Configuration.socket)
+            line.append(" failed with error ")
+            line.append(number: errno)
+        }
+        line.append("\n")
+        line.write()
+    }
+}
+
+extension Line {
+    mutating func append(_ text: PathBytes) {
+        guard let start = unsafe text.address else { return }
+        for index in 0..<text.count { append(byte: unsafe Text.byte(start, index)) }
+    }
+}

@@ -1,0 +1,276 @@
+// The working directory, where it is in the volume: an open directory handle beside the kernel's notion of it.
+//
+// Always true: while `isOurs`, the kernel's own working directory is a place where no relative name exists and none can be made, so a call that
+// slips past fails loudly. The text kept here reopens the directory after fork and exec; the inode number beside it shows whether
+// it is still the same one.
+
+import CPreload
+import CSystem
+
+enum WorkingDirectory {
+    nonisolated(unsafe) private static var ours = false
+    nonisolated(unsafe) private static var depth = -1
+    /// From the volume's root: "/", "/a/b".
+    nonisolated(unsafe) private static var textLength = 0
+    /// The text has no symbolic links in it, or had none when it was made.
+    nonisolated(unsafe) private static var isPhysical = false
+    nonisolated(unsafe) private static var number: UInt64 = 0
+
+    @inline(__always) static var isOurs: Bool { unsafe ours }
+    /// If the kernel's working directory is above the prefix: how many of the prefix's components it consists of. Else -1.
+    @inline(__always) static var prefixDepth: Int { unsafe depth }
+    static var inode: UInt64 { unsafe number }
+
+    static var text: PathBytes { unsafe PathBytes(dashfs_directory_text(), count: textLength) }
+
+    /// To be called when the kernel's working directory has changed.
+    static func noteKernelDirectory() {
+        unsafe depth = -1
+        guard let scratch = Scratch(), let prefix = unsafe Configuration.prefix.address else { return }
+        let getcwd = SystemCallNumber.getcwd.rawValue
+        let length = Int(dashfs_raw_syscall3(getcwd, Int64(bitPattern: scratch.address), Int64(DASHFS_TEXT_CAPACITY), 0)) - 1
+        guard length > 0, length < Configuration.prefix.count else { return }
+        if length == 1 {
+            unsafe depth = 0
+        } else if unsafe Text.byte(prefix, length) == Text.slash, unsafe Text.equal(scratch.base, prefix, length) {
+            var depth = 0
+            for index in 0..<length where unsafe Text.byte(prefix, index) == Text.slash { depth += 1 }
+            unsafe self.depth = depth
+        }
+    }
+
+    /// The kernel's working directory has become the program's.
+    static func leave() {
+        unsafe ours = false
+        Descriptors.setDirectory(nil)
+        noteKernelDirectory()
+    }
+
+    /// What exec has handed over; opened at first use.
+    static func inherit(_ path: PathBytes, inode: UInt64) {
+        guard let address = unsafe path.address, path.count > 0, path.count < Int(DASHFS_TEXT_CAPACITY) else { return }
+        unsafe dashfs_copy(dashfs_directory_text(), address, path.count)
+        unsafe textLength = path.count
+        unsafe number = inode
+        unsafe isPhysical = false
+        unsafe ours = true
+    }
+
+    /// The working directory's description, kept alive until `release`; opened anew where it was opened by another process.
+    static func pin() -> (description: Description?, error: Int64) {
+        if let description = Descriptors.pin(entry: Descriptors.directoryEntry) {
+            if description.session != nil { return (description, 0) }
+            description.release()
+        }
+        let (session, error) = Connection.session()
+        guard let session else { return (nil, error) }
+        guard let channel = session.acquire() else { return (nil, -ErrorNumber.io) }
+        defer { session.release(channel) }
+        let opened = channel.open(Place(text), flags: OpenFlags.pathOnly | OpenFlags.directory, mode: 0)
+        guard opened.result >= 0 else { return (nil, opened.result == WireCompletion.escape ? -ErrorNumber.noEntry : opened.result) }
+        let handle = Int32(truncatingIfNeeded: opened.result)
+        guard opened.info0 == inode,
+            let description = Descriptors.make(
+                handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0, session: session,
+                generation: Connection.generation)
+        else {
+            _ = channel.close(handle)
+            return (nil, -ErrorNumber.noEntry)
+        }
+        _ = description.retain()
+        Descriptors.setDirectory(description)
+        return (description, 0)
+    }
+
+    /// chdir(2) to a place of ours.
+    static func enter(_ place: Place, from description: Description?, _ session: Session, _ channel: Channel) -> WireCompletion {
+        let opened = channel.open(place, flags: OpenFlags.pathOnly | OpenFlags.directory, mode: 0)
+        guard opened.result >= 0 else { return opened }
+        let handle = Int32(truncatingIfNeeded: opened.result)
+        return WireCompletion(result: adopt(handle, opened, place, session, channel))
+    }
+
+    /// fchdir(2) on a directory of ours.
+    static func enter(_ description: Description, _ session: Session, _ channel: Channel) -> Int64 {
+        guard description.isDirectory else { return -20 }
+        let dot: StaticString = "."
+        let place = unsafe Place(PathBytes(dot.utf8Start, count: 1), from: description.handle)
+        let opened = channel.open(place, flags: OpenFlags.pathOnly | OpenFlags.directory, mode: 0)
+        guard opened.result >= 0 else { return opened.result }
+        return adopt(Int32(truncatingIfNeeded: opened.result), opened, Place(handle: description.handle), session, channel)
+    }
+
+    private static func adopt(_ handle: Int32, _ opened: WireCompletion, _ place: Place, _ session: Session, _ channel: Channel) -> Int64 {
+        let dot: StaticString = "."
+        let searchable = unsafe channel.access(Place(PathBytes(dot.utf8Start, count: 1), from: handle), mode: 1, flags: 0).result
+        guard searchable >= 0, let scratch = Scratch() else {
+            _ = channel.close(handle)
+            return searchable < 0 ? searchable : -ErrorNumber.noMemory
+        }
+        var isPhysicalNow = false
+        var length = unsafe place.handle == WireRequest.rootHandle || handleIsPresent(place.handle) ? joined(place, scratch.base) : 0
+        var start = 0
+        if length == 0 {
+            let found = physical(handle, opened.info0, channel, scratch)
+            guard found.error == 0 else {
+                _ = channel.close(handle)
+                return found.error
+            }
+            (start, length) = (found.start, found.length)
+            isPhysicalNow = true
+        }
+        guard
+            let description = Descriptors.make(
+                handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0, session: session,
+                generation: Connection.generation)
+        else {
+            _ = channel.close(handle)
+            return -ErrorNumber.noMemory
+        }
+        unsafe dashfs_copy(dashfs_directory_text(), scratch.base + start, length)
+        unsafe textLength = length
+        unsafe number = opened.info0
+        unsafe isPhysical = isPhysicalNow
+        if !isOurs {
+            // Numbers are the only names there, and nobody can make others.
+            let nowhere: StaticString = "/proc/self/fdinfo"
+            _ = unsafe dashfs_raw_syscall3(SystemCallNumber.chdir.rawValue, Int64(Int(bitPattern: nowhere.utf8Start)), 0, 0)
+            unsafe ours = true
+        }
+        Descriptors.setDirectory(description)
+        return 0
+    }
+
+    private static func handleIsPresent(_ handle: Int32) -> Bool {
+        guard isOurs, let present = Descriptors.pin(entry: Descriptors.directoryEntry) else { return false }
+        defer { present.release() }
+        return present.handle == handle
+    }
+
+    /// The place's text from the root, at `target`; 0 if it has ".." in it, whose meaning depends on links, or is too long.
+    private static func joined(_ place: Place, _ target: UnsafeMutableRawPointer) -> Int {
+        guard let path = unsafe place.path.address, place.path.count > 0 else { return 0 }
+        let count = place.path.count
+        var length = 0
+        if place.handle != WireRequest.rootHandle {
+            length = text.count
+            guard let present = unsafe text.address else { return 0 }
+            unsafe dashfs_copy(target, present, length)
+            if length == 1 { length = 0 }
+        }
+        guard length + count + 1 < Int(DASHFS_TEXT_CAPACITY) else { return 0 }
+        var at = 0
+        while at < count {
+            while at < count, unsafe Text.byte(path, at) == Text.slash { at += 1 }
+            let start = at
+            while at < count, unsafe Text.byte(path, at) != Text.slash { at += 1 }
+            let size = at - start
+            if size == 0 || size == 1 && (unsafe Text.byte(path, start)) == Text.dot { continue }
+            if unsafe size == 2 && Text.byte(path, start) == Text.dot && Text.byte(path, start + 1) == Text.dot { return 0 }
+            unsafe target.storeBytes(of: Text.slash, toByteOffset: length, as: UInt8.self)
+            unsafe dashfs_copy(target + length + 1, path + start, size)
+            length += 1 + size
+        }
+        if length == 0 {
+            unsafe target.storeBytes(of: Text.slash, as: UInt8.self)
+            length = 1
+        }
+        return length
+    }
+
+    /// Walks up to the root and finds each directory's name in the one above. The text is in the first 4096 bytes of `scratch`.
+    private static func physical(
+        _ handle: Int32, _ number: UInt64, _ channel: Channel, _ scratch: borrowing Scratch
+    ) -> (start: Int, length: Int, error: Int64) {
+        let root: StaticString = "/"
+        let above: StaticString = ".."
+        var start = Int(DASHFS_TEXT_CAPACITY)
+        let entries = unsafe scratch.base + Int(DASHFS_TEXT_CAPACITY)
+        let capacity = Scratch.bytes - Int(DASHFS_TEXT_CAPACITY)
+        let top = unsafe channel.status(Place(PathBytes(root.utf8Start, count: 1)), flags: 0, into: entries)
+        guard top.result >= 0 else { return (0, 0, top.result) }
+        let rootInode = unsafe entries.load(fromByteOffset: 8, as: UInt64.self)
+        var current = handle
+        var inode = number
+        var error: Int64 = 0
+        while inode != rootInode, error == 0 {
+            let opened = unsafe channel.open(Place(PathBytes(above.utf8Start, count: 2), from: current), flags: OpenFlags.directory, mode: 0)
+            guard opened.result >= 0 else {
+                error = opened.result
+                break
+            }
+            if current != handle { _ = channel.close(current) }
+            current = Int32(truncatingIfNeeded: opened.result)
+            var found = false
+            while !found, error == 0 {
+                let bytes = unsafe channel.readDirectory(current, into: entries, capacity: capacity)
+                if bytes <= 0 {
+                    error = bytes < 0 ? bytes : -ErrorNumber.noEntry
+                    break
+                }
+                var at = 0
+                while at + 19 < Int(bytes), !found {
+                    let size = Int(unsafe entries.loadUnaligned(fromByteOffset: at + 16, as: UInt16.self))
+                    guard size > 19, at + size <= Int(bytes) else { break }
+                    var length = 0
+                    while length < size - 19, unsafe Text.byte(entries, at + 19 + length) != 0 { length += 1 }
+                    if unsafe entries.loadUnaligned(fromByteOffset: at, as: UInt64.self) == inode, unsafe !isDots(entries + at + 19, length) {
+                        found = true
+                        if start < length + 1 {
+                            error = -ErrorNumber.nameTooLong
+                            break
+                        }
+                        start -= length + 1
+                        unsafe scratch.base.storeBytes(of: Text.slash, toByteOffset: start, as: UInt8.self)
+                        unsafe dashfs_copy(scratch.base + start + 1, entries + at + 19, length)
+                    }
+                    at += size
+                }
+            }
+            inode = opened.info0
+        }
+        if current != handle { _ = channel.close(current) }
+        guard error == 0 else { return (0, 0, error == WireCompletion.escape ? -ErrorNumber.noEntry : error) }
+        if start == Int(DASHFS_TEXT_CAPACITY) {
+            start -= 1
+            unsafe scratch.base.storeBytes(of: Text.slash, toByteOffset: start, as: UInt8.self)
+        }
+        return (start, Int(DASHFS_TEXT_CAPACITY) - start, 0)
+    }
+
+    private static func isDots(_ name: UnsafeRawPointer, _ length: Int) -> Bool {
+        if length == 1 { return unsafe Text.byte(name, 0) == Text.dot }
+        return unsafe length == 2 && Text.byte(name, 0) == Text.dot && Text.byte(name, 1) == Text.dot
+    }
+
+    /// getcwd(2): the prefix and the present path below it, with its zero. The kernel's result is the length with the zero.
+    static func name(_ address: UInt64, _ capacity: Int64, _ memory: ProgramMemory) -> Int64 {
+        let (pinned, error) = pin()
+        guard let description = pinned else { return error }
+        defer { description.release() }
+        guard let session = description.session, let scratch = Scratch() else { return -ErrorNumber.io }
+        guard let channel = session.acquire() else { return -ErrorNumber.io }
+        defer { session.release(channel) }
+        if unsafe !isPhysical || !stillNames(description, channel, scratch.base) {
+            let found = physical(description.handle, description.inode, channel, scratch)
+            guard found.error == 0 else { return found.error }
+            unsafe dashfs_copy(dashfs_directory_text(), scratch.base + found.start, found.length)
+            unsafe textLength = found.length
+            unsafe isPhysical = true
+        }
+        let prefix = Configuration.prefix
+        let rest = text.count == 1 ? 0 : text.count
+        let total = prefix.count + rest + 1
+        guard capacity >= 0, total <= Int(min(capacity, 1 << 20)) else { return -ErrorNumber.range }
+        guard total <= Scratch.bytes, let start = unsafe prefix.address, let below = unsafe text.address else { return -ErrorNumber.nameTooLong }
+        unsafe dashfs_copy(scratch.base, start, prefix.count)
+        unsafe dashfs_copy(scratch.base + prefix.count, below, rest)
+        unsafe scratch.base.storeBytes(of: 0, toByteOffset: total - 1, as: UInt8.self)
+        return unsafe memory.copyOut(scratch.base, to: address, count: total) ? Int64(total) : -14
+    }
+
+    private static func stillNames(_ description: Description, _ channel: Channel, _ status: UnsafeMutableRawPointer) -> Bool {
+        let answer = unsafe channel.status(Place(text), flags: 0x100, into: status)
+        return unsafe answer.result >= 0 && status.load(fromByteOffset: 8, as: UInt64.self) == description.inode
+    }
+}
