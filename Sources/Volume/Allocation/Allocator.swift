@@ -62,6 +62,14 @@ extension Volume {
             geometry.start(ofGroup: group) + 1, kind: BlockLayout.Kind.bitmap, offset: GroupLayout.blockBitmapAt + (word & ~7) * 8, length: 64)
         var used = cell.u64((word & 7) * 8)
         if let pinned = unsafe groups[group].pinned { used |= unsafe pinned[word] }
+        // What this very transaction frees belongs to the old record: it is not free before that is durable.
+        if !tx.freed.isEmpty {
+            let first = geometry.start(ofGroup: group) + UInt64(word) * 64
+            for freed in tx.freed {
+                let (from, to) = (max(freed.start, first), min(freed.start + freed.count, first + 64))
+                if from < to { used |= (UInt64.max >> (64 - (to - from))) << (from - first) }
+            }
+        }
         return used
     }
 

@@ -102,6 +102,13 @@ extension Volume {
         }
         var path = Tree.Path()
         _ = try descend(tree, key, &path, tx)
+        if path.slots[0] < 0 {
+            // A key below all others: the separators on the way follow it, or a later split of this leaf would come out of order.
+            for level in 1..<max(1, path.depth) where try readNode(tree, path.blocks[level], level: level, tx).key(0) > key {
+                let node = try writeNode(tree, path.blocks[level], tx)
+                node.setSlot(0, key: key, value: node.value(0), auxiliary: 0)
+            }
+        }
         try unsafe insert(&tree, &path, level: 0, key: key, value: value, auxiliary: auxiliary, name: name, nameLength: nameLength, tx)
     }
 
