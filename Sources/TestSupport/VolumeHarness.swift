@@ -101,7 +101,7 @@ import Volume
             volume.poll()
             if let completion = volume.nextCompletion() { return completion }
         }
-        fatalError("a request is never answered; notes: \(volume.takeNotes())")
+        fatalError("a request is never answered: \(volume.unfinished); notes: \(volume.takeNotes())")
     }
 
     /// Lets the volume work on what it has of its own.
@@ -111,7 +111,7 @@ import Volume
 
     package func unmount() {
         for _ in 0..<200_000 where volume.shutdown() { return }
-        fatalError("the volume does not come to its end; notes: \(volume.takeNotes())")
+        fatalError("the volume does not come to its end: \(volume.unfinished); notes: \(volume.takeNotes())")
     }
 
     private static func store(_ name: String, in memory: UnsafeMutableRawPointer) -> Int {

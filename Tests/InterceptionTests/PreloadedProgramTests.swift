@@ -81,6 +81,23 @@ import Testing
         #expect(preloaded.errors == plain.errors)
     }
 
+    @Test("What it costs (printed, not judged)")
+    func costs() throws {
+        let workshop = try Workshop()
+        let startup = try workshop.compile("startup")
+        let started = try workshop.run([startup, Workshop.library, workshop.siteTable(), "100"])
+        #expect(started.status == 0)
+        print(started.output)
+        let calls = try workshop.compile("calls")
+        for (name, variables) in [
+            ("without", [:]), ("with", try workshop.preloaded(probe: false)), ("probed", try workshop.preloaded()),
+        ] {
+            let outcome = try workshop.run([calls], variables)
+            #expect(outcome.status == 0)
+            print("\(name)\n\(outcome.output)")
+        }
+    }
+
     // MARK: Refusals: loud, before the program runs
 
     private func expectRefusal(_ variables: [String: String], _ reason: String, _ workshop: Workshop) throws {

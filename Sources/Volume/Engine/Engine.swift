@@ -142,6 +142,12 @@ extension Volume {
     /// Requests that the device has not answered.
     public var inFlight: Int { queue.inFlight }
 
+    /// What is not finished and why, for messages.
+    package var unfinished: String {
+        let parked = engine.parked.map { "\($0.task) \($0.request.opcode) waits: \($0.reason)" }.joined(separator: "; ")
+        return "\(parked); journal \(journal.phase), \(journal.usedBlocks) of \(journal.ring) blocks, open \(journal.openSequence) with \(journal.openLength) bytes, durable \(journal.durableSequence), starved \(journalStarved); checkpoint \(checkpoint.phase), \(cache.checkpointCount) frames; \(cache.needingWriteback) need write-back, \(cache.freeFrames) free, frames starved \(framesStarved); pinned \(pinnedBlocks); tickets \(engine.tickets)"
+    }
+
     /// The monotonic time at which `poll` must be called at the latest, or nil.
     public var deadline: UInt64? {
         if isReadOnly { return nil }

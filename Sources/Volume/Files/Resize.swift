@@ -3,7 +3,7 @@
 /// Blocks beyond what one transaction may free are left to bounded steps: an entry in the orphan table says which range of which inode is
 /// doomed, and mount finishes what a crash interrupted. While steps remain, the in-core inode is `shrinking` and everyone else waits.
 enum OrphanKind {
-    /// No name is left: everything goes, then the inode.
+    /// No name is left: everything goes, then the inode. While it is open, `from` and `count` may say which range of it is doomed already.
     static let unlinked: UInt64 = 1
     /// A range of block indexes goes.
     static let range: UInt64 = 2
@@ -48,9 +48,12 @@ extension Volume {
         let table = try inodeForWrite(Superblock.orphanInode, tx)
         var tree = orphanTree(table)
         if let entry = try orphanEntry(number, tx) {
-            if entry.kind == OrphanKind.unlinked { return }
-            let slot = entry.path.slots[0]
-            try writeNode(tree, entry.path.blocks[0], tx).setSlot(slot, key: number, value: from | kind << OrphanKind.shift, auxiliary: count)
+            let isUnlinked = entry.kind == OrphanKind.unlinked || kind == OrphanKind.unlinked
+            // The last name goes while a range is doomed: the range stays in the entry, for those who have the file open.
+            let range = kind == OrphanKind.range ? (from, count) : (entry.from, entry.count)
+            try writeNode(tree, entry.path.blocks[0], tx).setSlot(
+                entry.path.slots[0], key: number, value: range.0 | (isUnlinked ? OrphanKind.unlinked : kind) << OrphanKind.shift,
+                auxiliary: range.1)
             return
         }
         unsafe try insert(&tree, key: number, value: from | kind << OrphanKind.shift, auxiliary: count, tx)
@@ -165,11 +168,11 @@ extension Volume {
         guard let entry = try orphanEntry(number, tx) else { return true }
         let inode = try inodeForWrite(number, tx)
         if entry.kind == OrphanKind.unlinked {
-            if let core = core(number, tx), core.openCount > 0 { return true }
-            return try destroy(inode, tx)
+            guard let core = core(number, tx), core.openCount > 0 else { return try destroy(inode, tx) }
+            if core.flags & CoreInode.Flag.shrinking == 0 { return true }
         }
         guard try freeExtents(inode, from: entry.from, to: entry.from + min(entry.count, Extent.maximumIndex), tx) else { return false }
-        try removeOrphan(number, tx)
+        if entry.kind != OrphanKind.unlinked { try removeOrphan(number, tx) }
         if core(number, tx) != nil {
             let core = try coreForWrite(inode, tx)
             core.flags &= ~CoreInode.Flag.shrinking

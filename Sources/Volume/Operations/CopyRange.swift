@@ -18,8 +18,11 @@ extension Volume {
         let readAt = request.offset >= 0 ? UInt64(request.offset) + moved : UInt64(source.offset)
         let writeAt = request.offset2 >= 0 ? UInt64(request.offset2) + moved : UInt64(target.offset)
         let size = liveSize(from, tx)
-        guard readAt < size, moved < request.length else { return Outcome(Int64(moved)) }
-        let wanted = min(request.length - moved, size - readAt)
+        // Fixed by the first step: a copy into the same file does not follow the end that it moves.
+        let total = moved > 0 ? progress.done : readAt < size ? min(request.length, size - readAt) : 0
+        guard readAt < size, moved < total else { return Outcome(Int64(moved)) }
+        let wanted = min(total - moved, size - readAt)
+        tx.nextProgress.done = total
         if from.number == to.number && readAt < writeAt + wanted && writeAt < readAt + wanted { throw .errno(Errno.invalid) }
         guard writeAt < Volume.maximumSize - wanted else { throw .errno(Errno.tooBig) }
         let page = readAt / Volume.pageSize

@@ -139,16 +139,16 @@ extension Volume {
     }
 
     func getExtendedAttribute(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
-        let file = try target(request, tx)
         let name = try attributeName(request)
+        let file = try target(request, tx)
         try checkName(name, file, write: false, credentials(request))
         guard let found = try attributes(file, tx).first(where: { $0.name == name }) else { throw .errno(Errno.noData) }
         return try answer(found.value, request)
     }
 
     func setExtendedAttribute(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
-        let file = try target(request, tx)
         let name = try attributeName(request)
+        let file = try target(request, tx)
         let flags = request.flags & ~Volume.noFollow
         guard flags <= 2 else { throw .errno(Errno.invalid) }
         guard request.bufferLength <= Volume.attributeLimit else { throw .errno(Errno.tooLong) }
@@ -179,8 +179,8 @@ extension Volume {
     }
 
     func removeExtendedAttribute(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
-        let file = try target(request, tx)
         let name = try attributeName(request)
+        let file = try target(request, tx)
         if isReadOnly { throw .errno(Errno.readOnly) }
         try checkName(name, file, write: true, credentials(request))
         var list = try attributes(file, tx)
