@@ -115,6 +115,7 @@ enum AttributeCalls {
 
     private static func makeNode(_ channel: Channel, _ place: Place, _ mode: UInt32, _ device: UInt64) -> WireCompletion {
         let type = mode & 0o170000
+        if type == 0o040000 { return WireCompletion(result: -1) }  // EPERM, before the path is looked at
         // Without a type it is a regular file; the device's number is 32 bits in the call.
         let mode = (type == 0 ? 0o100000 : type) | mode & 0o7777 & ~FileModeMask.value
         return channel.mknod(place, mode: mode, device: device & 0xffff_ffff)
@@ -129,7 +130,7 @@ enum AttributeCalls {
         return unsafe memory.copyOut(scratch.base, to: address, count: min(Int(completion.result), Int(capacity))) ? completion : efault
     }
 
-    private static func refuse(_ channel: Channel, _ place: Place, _ number: Int64) -> WireCompletion {
+    fileprivate static func refuse(_ channel: Channel, _ place: Place, _ number: Int64) -> WireCompletion {
         var answer = FileStatus()
         let completion = answer.load(channel, place, flags: 0)
         return completion.result < 0 ? completion : WireCompletion(result: -number)
@@ -175,7 +176,7 @@ enum Times {
         } else {
             guard isFraction(fractions.0) || fractions.0 == now || fractions.0 == omit,
                 isFraction(fractions.1) || fractions.1 == now || fractions.1 == omit
-            else { return WireCompletion(result: -22) }
+            else { return AttributeCalls.refuse(channel, place, ErrorNumber.invalid) }  // the kernel looks at the path first
             if fractions.0 == omit, fractions.1 == omit { return WireCompletion(result: 0) }
         }
         request.attributeMask = (fractions.0 == now ? 64 : fractions.0 == omit ? 0 : 16) | (fractions.1 == now ? 128 : fractions.1 == omit ? 0 : 32)
