@@ -76,12 +76,13 @@ enum PathCalls {
     static func answer(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let arguments = PathArguments(number) else { return nil }
         if arguments.secondPath != nil { return answerTwo(number, frame, arguments, memory) }
+        if let result = withoutPath(number, frame, memory) { return result }
         let rules = rules(number, frame)
         let location = Location.find(
             directory(frame, arguments.directory), UInt64(bitPattern: frame.argument(arguments.path)), memory,
             allowsEmpty: rules.allowsEmpty, follows: rules.follows)
         switch location.kind {
-        case .kernel: return withNullPath(number, frame, memory)
+        case .kernel: return nil
         case .error: return location.error
         case .ours: return answerOne(number, frame, arguments, location, memory)
         }
@@ -92,7 +93,7 @@ enum PathCalls {
     }
 
     /// utimensat(2) takes no path at all for futimens(3).
-    private static func withNullPath(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
+    private static func withoutPath(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard number == .utimensat || number == .futimesat, frame.argument1 == 0, Descriptors.isFile(frame.argument0) else { return nil }
         return onFile(frame.argument0) { channel, place, _ in AttributeCalls.perform(number, frame, channel, place, memory) }
     }
@@ -205,6 +206,14 @@ enum PathCalls {
 
     // MARK: Two paths
 
+    /// What is wrong with a path of the kernel's before its last name is looked at: the descriptor, the address, the length, or nothing in it.
+    private static func kernelError(_ directory: Int64, _ path: Int64) -> Int64? {
+        let faccessat: Int64 = 269
+        let result = dashfs_raw_syscall3(faccessat, directory, path, 0)
+        if result == -ErrorNumber.noEntry, let text = unsafe UnsafeRawPointer(bitPattern: Int(path)), unsafe Text.byte(text, 0) == 0 { return result }
+        return result == -9 || result == -14 || result == -20 || result == -36 || result == -40 ? result : nil
+    }
+
     private static func answerTwo(
         _ number: SystemCallNumber, _ frame: SystemCallFrame, _ arguments: PathArguments, _ memory: ProgramMemory
     ) -> Int64? {
@@ -228,7 +237,10 @@ enum PathCalls {
             }
             if old.kind == .error { return old.error }
             if new.kind == .error { return new.error }
-            guard old.kind == .ours, new.kind == .ours, old.isOfSession(new) else { return -18 }
+            // Between the volume and another file system: EXDEV, unless the kernel's part is wrong in itself.
+            if old.kind == .kernel { return kernelError(directory(call, arguments.directory), call.argument(arguments.path)) ?? -18 }
+            if new.kind == .kernel { return kernelError(directory(call, arguments.secondDirectory), call.argument(secondPath)) ?? -18 }
+            guard old.isOfSession(new) else { return -18 }
             guard let session = old.session, let channel = session.acquire() else { return -ErrorNumber.io }
             defer { session.release(channel) }
             let completion: WireCompletion

@@ -65,6 +65,8 @@ class Comparison:
         self.right = Side(options.right, options.right_prefix, options.right_setup)
         without, self.patterns = allowed({self.left.kind, self.right.kind})
         without += [w for w in options.without.split(",") if w]
+        if options.also_allow:
+            self.patterns.append(re.compile(options.also_allow))
         self.extra = (["--mixed"] if options.mixed else []) + (["--as-user", options.as_user] if options.as_user else [])
         self.extra += ["--without", ",".join(sorted(set(without)))] if without else []
 
@@ -144,6 +146,7 @@ def main():
     p.add_argument("--mixed", action="store_true")
     p.add_argument("--as-user", default="")
     p.add_argument("--without", default="", metavar="NAME,...")
+    p.add_argument("--also-allow", default="", metavar="REGEX", help="for looking past a known difference: lines that both match it")
     p.add_argument("--keep-going", action="store_true", help="all seeds, even after a difference")
     p.add_argument("--no-minimise", dest="minimise", action="store_false")
     p.add_argument("--tries", type=int, default=150, help="runs that minimising may take")
