@@ -47,6 +47,8 @@ struct BenchCommand: ParsableCommand {
     }
 
     func run() throws {
+        // A worker that has ended is told by its answer that does not come.
+        signal(SIGPIPE, SIG_IGN)
         var results: [Comparison] = []
         for suite in suites.isEmpty ? Suite.allCases : suites {
             switch suite {
@@ -78,6 +80,8 @@ struct MicroSuite {
         }
         defer { if !memory { unsafe _ = unlink(image) } }
         let server = try PrivateServer(device: memory ? "memory:1G" : image, options: ["--cache", "256M"])
+        // The server has it open: nothing is left of it whatever happens.
+        if !memory { unsafe _ = unlink(image) }
         defer { _ = server.stop() }
         defer { Scratch.remove(kernelRoot) }
         var preloaded = try Preloading.environment(prefix: "/dash")
@@ -93,6 +97,7 @@ struct MicroSuite {
         var line = ProgressLine("measuring")
         for (index, operation) in MicroOperation.allCases.enumerated() {
             for worker in [kernel, preload, library] { _ = try worker.run(operation) }
+            let countersBefore = try ServerCounters(socket: server.socket).device
             var pairs: (preload: [(UInt64, UInt64)], library: [(UInt64, UInt64)]) = ([], [])
             for round in 0..<rounds {
                 // Who goes first changes from round to round.
@@ -106,12 +111,17 @@ struct MicroSuite {
                 pairs.library.append((first ? middle : after, throughLibrary))
                 line.update((Double(index) + Double(round) / Double(rounds)) / Double(MicroOperation.allCases.count))
             }
-            results.append(
-                Comparison(
-                    operation.title, baseline: kernel.title, subject: preload.title, batches: pairs.preload, operationsPerBatch: operation.count))
-            results.append(
-                Comparison(
-                    operation.title, baseline: kernel.title, subject: library.title, batches: pairs.library, operationsPerBatch: operation.count))
+            let countersAfter = try ServerCounters(socket: server.socket).device
+            for (worker, batches) in [(preload, pairs.preload), (library, pairs.library)] {
+                var comparison = Comparison(
+                    operation.title, baseline: kernel.title, subject: worker.title, batches: batches, operationsPerBatch: operation.count)
+                if operation == .durable {
+                    let each = Double(2 * rounds * operation.count)
+                    comparison.deviceWrites = Double(countersAfter.writes - countersBefore.writes) / each
+                    comparison.deviceFlushes = Double(countersAfter.flushes - countersBefore.flushes) / each
+                }
+                results.append(comparison)
+            }
         }
         line.end()
         return results

@@ -13,6 +13,9 @@ struct Comparison: Encodable {
     var ratioLow: Double
     var ratioHigh: Double
     var rounds: Int
+    /// Of operations that are about durability: requests to the device for one operation, by the driver's counters, clean-up included.
+    var deviceWrites: Double?
+    var deviceFlushes: Double?
 
     /// - Parameter batches: of each round, nanoseconds of the baseline's batch and of the subject's.
     init(_ operation: String, baseline: String, subject: String, batches: [(baseline: UInt64, subject: UInt64)], operationsPerBatch: Int) {
@@ -45,7 +48,13 @@ struct Comparison: Encodable {
                 hundredths(comparison.ratioHigh),
             ])
         }
-        return Terminal.table(rows)
+        var text = Terminal.table(rows)
+        for comparison in comparisons {
+            guard let writes = comparison.deviceWrites, let flushes = comparison.deviceFlushes else { continue }
+            text += "\n\(comparison.operation): \(hundredths(writes)) device writes and \(hundredths(flushes)) flushes each (all of DashFS's batches)"
+            break
+        }
+        return text
     }
 
     private static func hundredths(_ value: Double) -> String {
