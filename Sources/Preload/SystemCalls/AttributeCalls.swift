@@ -17,6 +17,8 @@ enum AttributeCalls {
         func word(_ value: Int64) -> UInt32 { UInt32(truncatingIfNeeded: value) }
         let second = UInt64(bitPattern: frame.argument1)
         let third = UInt64(bitPattern: frame.argument2)
+        // A path that has led to a descriptor (/proc/self/fd/N) asks less of it than the descriptor's own calls do.
+        let empty: UInt32 = place.path.count == 0 && number.interest == .always ? PathCalls.emptyPath : 0
         switch number {
         // Attributes.
         case .stat, .fstat: return status(channel, place, 0, second, memory)
@@ -35,12 +37,12 @@ enum AttributeCalls {
         case .faccessat2:
             guard word(frame.argument3) & ~0x1300 == 0 else { return invalid }
             return channel.access(place, mode: word(frame.argument2), flags: word(frame.argument3) & noFollow)
-        case .chmod, .fchmod: return changeMode(channel, place, word(frame.argument1), 0)
-        case .fchmodat: return changeMode(channel, place, word(frame.argument2), 0)
+        case .chmod, .fchmod: return changeMode(channel, place, word(frame.argument1), empty)
+        case .fchmodat: return changeMode(channel, place, word(frame.argument2), empty)
         case .fchmodat2:
             guard word(frame.argument3) & ~0x1100 == 0 else { return invalid }
             return changeMode(channel, place, word(frame.argument2), word(frame.argument3))
-        case .chown, .fchown: return changeOwner(channel, place, word(frame.argument1), word(frame.argument2), 0)
+        case .chown, .fchown: return changeOwner(channel, place, word(frame.argument1), word(frame.argument2), empty)
         case .lchown: return changeOwner(channel, place, word(frame.argument1), word(frame.argument2), noFollow)
         case .fchownat:
             guard word(frame.argument4) & ~0x1100 == 0 else { return invalid }
@@ -53,10 +55,10 @@ enum AttributeCalls {
             return channel.setAttributes(place, &request)
         case .utimensat:
             guard word(frame.argument3) & ~0x1100 == 0 else { return invalid }
-            return Times.set(channel, place, third, .nanoseconds, word(frame.argument3) & noFollow, memory)
-        case .utime: return Times.set(channel, place, second, .seconds, 0, memory)
-        case .utimes: return Times.set(channel, place, second, .microseconds, 0, memory)
-        case .futimesat: return Times.set(channel, place, third, .microseconds, 0, memory)
+            return Times.set(channel, place, third, .nanoseconds, word(frame.argument3) & noFollow | empty, memory)
+        case .utime: return Times.set(channel, place, second, .seconds, empty, memory)
+        case .utimes: return Times.set(channel, place, second, .microseconds, empty, memory)
+        case .futimesat: return Times.set(channel, place, third, .microseconds, empty, memory)
         case .statfs, .fstatfs: return Statistics.load(channel, place, second, memory)
 
         // Names.

@@ -76,7 +76,7 @@ enum PathCalls {
     static func answer(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let arguments = PathArguments(number) else { return nil }
         if arguments.secondPath != nil { return answerTwo(number, frame, arguments, memory) }
-        if let result = withNullPath(number, frame, memory) { return result }
+        if let result = withoutPath(number, frame, memory) { return result }
         let rules = rules(number, frame)
         let location = Location.find(
             directory(frame, arguments.directory), UInt64(bitPattern: frame.argument(arguments.path)), memory,
@@ -93,7 +93,7 @@ enum PathCalls {
     }
 
     /// utimensat(2) takes no path at all for futimens(3).
-    private static func withNullPath(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
+    private static func withoutPath(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard number == .utimensat || number == .futimesat, frame.argument1 == 0, Descriptors.isFile(frame.argument0) else { return nil }
         return onFile(frame.argument0) { channel, place, _ in AttributeCalls.perform(number, frame, channel, place, memory) }
     }

@@ -9,8 +9,10 @@
     /// One bit per block, allocated with the first pinned block.
     var pinned: UnsafeMutablePointer<UInt64>?
     var pinnedCount = 0
-    /// Word of the inode bitmap where the search begins: a hint, not state.
+    /// Word of the inode bitmap where the search begins. Cursors move with the commit, so that a rerun finds what the run before found.
     var freeInodeHint = 0
+    /// Where in the group the search for blocks begins without a better goal: behind the last run that was given out.
+    var freeBlockHint = 0
 }
 
 extension Volume {
@@ -38,15 +40,16 @@ extension Volume {
 
     /// A run of 1...`wanted` free blocks near `goal` (a device block, or 0), marked as used.
     func allocateRun(goal: UInt64, wanted: Int, _ tx: Transaction) throws(Stop) -> (block: UInt64, count: Int) {
-        let goalGroup = geometry.isData(goal) ? geometry.group(ofBlock: goal) : 0
+        let goalGroup = goal >= geometry.groupStart && goal < geometry.blockCount - 1 ? min(geometry.group(ofBlock: goal), geometry.groupCount - 1) : 0
         // Long runs first: a run as long as wanted (up to 64 blocks), then whatever there is.
         for minimum in wanted > 1 ? [min(wanted, 64), 1] : [1] {
             for distance in 0..<geometry.groupCount {
                 let group = (goalGroup + distance) % geometry.groupCount
                 if unsafe groups[group].freeBlocks < minimum { continue }
-                let from = distance == 0 && geometry.isData(goal) ? Int(goal - geometry.start(ofGroup: group)) : geometry.groupOverhead
+                let from = distance == 0 && geometry.isData(goal) ? Int(goal - geometry.start(ofGroup: group)) : unsafe groups[group].freeBlockHint
                 if let run = try findRun(group, from: from, minimum: minimum, wanted: wanted, tx) {
                     try mark(group, first: run.first, count: run.count, used: true, tx)
+                    tx.cursors.append((group, min(run.first + run.count, geometry.blocks(inGroup: group) - 1), -1))
                     return (geometry.start(ofGroup: group) + UInt64(run.first), run.count)
                 }
             }
@@ -76,6 +79,7 @@ extension Volume {
     private func findRun(_ group: Int, from: Int, minimum: Int, wanted: Int, _ tx: Transaction) throws(Stop) -> (first: Int, count: Int)? {
         let limit = geometry.blocks(inGroup: group)
         // From the goal to the end, then from the start to the goal.
+        let from = max(from, geometry.groupOverhead)
         for (begin, end) in [(from, limit), (geometry.groupOverhead, from)] {
             var position = begin
             while position < end {
@@ -179,6 +183,7 @@ extension Volume {
                 if free == 0 { throw damaged("free-inode counter of group \(group)") }
                 counters.set(GroupLayout.freeInodesAt - GroupLayout.countersAt, free - 1)
                 tx.freeInodes -= 1
+                tx.cursors.append((group, -1, word))
                 let number = UInt64(group) * UInt64(geometry.inodesPerGroup) + UInt64(index) + 1
                 let (block, offset) = geometry.location(ofInode: number)
                 let tableIndex = Int(block - start) - 2
@@ -208,6 +213,7 @@ extension Volume {
         cell.set(at, cell.u64(at) & ~bit)
         let counters = try tx.write(start, kind: BlockLayout.Kind.group, offset: GroupLayout.countersAt, length: GroupLayout.countersSize)
         counters.set(GroupLayout.freeInodesAt - GroupLayout.countersAt, counters.u32(GroupLayout.freeInodesAt - GroupLayout.countersAt) &+ 1)
+        tx.cursors.append((group, -1, unsafe min(groups[group].freeInodeHint, index / 64)))
         tx.freeInodes += 1
         let generation = inode.generation
         inode.cell.zero(0, InodeLayout.size)

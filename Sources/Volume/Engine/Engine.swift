@@ -287,9 +287,9 @@ extension Volume {
         switch stop {
         case .errno: break
         case .missing:
-            for frame in tx.touched.prefix(32) {
-                let state = cache.header(Int(frame)).state
-                if state != .empty { parked.pins.append((Int(frame), cache.pin(Int(frame)))) }
+            for number in 0..<tx.touchedCount {
+                let frame = tx.touched(number)
+                if cache.header(frame).state != .empty { parked.pins.append((frame, cache.pin(frame))) }
             }
             if let waitFor = startFills(tx.missing) {
                 parked.waitFor = waitFor

@@ -52,10 +52,10 @@ extension Volume {
         let buffer = unsafe pathBuffers.memory + (second ? 8192 : 0)
         var links = 0
         var at = 0
+        var current = try inode(directory, tx)
         while true {
             // At the start of a component, or at the end.
             while at < count, unsafe text.load(fromByteOffset: at, as: UInt8.self) == UInt8(ascii: "/") { at += 1 }
-            let current = try inode(directory, tx)
             guard current.isDirectory else { throw .errno(Errno.notDirectory) }
             if at == count {
                 return unsafe Resolution(parent: directory, name: Name(text + at, 0), last: .root, inode: directory, entry: nil, wantsDirectory: true)
@@ -87,6 +87,7 @@ extension Volume {
                         }
                     } else {
                         directory = current.parent
+                        current = try inode(directory, tx)
                     }
                     if isLast { return Resolution(parent: directory, name: name, last: .dotDot, inode: directory, entry: nil, wantsDirectory: true) }
                     continue
@@ -118,6 +119,7 @@ extension Volume {
                         at = prefix.count
                     }
                     directory = Superblock.rootInode
+                    current = try inode(directory, tx)
                 }
                 continue
             }
@@ -125,6 +127,7 @@ extension Volume {
                 return Resolution(parent: directory, name: name, last: .name, inode: entry.inode, entry: entry, wantsDirectory: slash)
             }
             directory = entry.inode
+            current = target
         }
     }
 

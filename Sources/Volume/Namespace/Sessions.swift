@@ -129,7 +129,7 @@ extension Volume {
 
     /// Says that the in-core attributes are newer than the durable ones; write-back follows within the commit interval.
     func markAttributesDirty(_ core: CoreInode, timesOnly: Bool, _ tx: Transaction) {
-        if core.flags & CoreInode.Flag.attributesDirty == 0 || dirtySince[core.inode] == nil { tx.dirtied.append(core.inode) }
+        if core.flags & CoreInode.Flag.attributesDirty == 0 { tx.dirtied.append(core.inode) }
         core.flags |= CoreInode.Flag.attributesDirty | (timesOnly ? CoreInode.Flag.timesDirty : CoreInode.Flag.sizeDirty)
     }
 

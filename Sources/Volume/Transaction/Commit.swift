@@ -144,9 +144,7 @@ extension Volume {
     ) {
         var at = 0
         while at < length {
-            while at < length, unsafe old.loadUnaligned(fromByteOffset: at, as: UInt64.self) == new.loadUnaligned(fromByteOffset: at, as: UInt64.self) {
-                at &+= 8
-            }
+            at += unsafe dashfs_equal_words(old + at, new + at, length - at)
             if at >= length { return }
             let start = at
             var end = at
@@ -165,6 +163,10 @@ extension Volume {
         freeBlocks += tx.freeBlocks
         freeInodes += tx.freeInodes
         reservedBlocks += tx.reserved
+        for cursor in tx.cursors {
+            if cursor.block >= 0 { unsafe groups[cursor.group].freeBlockHint = cursor.block }
+            if cursor.inodeWord >= 0 { unsafe groups[cursor.group].freeInodeHint = cursor.inodeWord }
+        }
         corePool.take(tx.takenCores)
         descriptionPool.take(tx.takenDescriptions)
         lockPool.take(tx.takenLocks)

@@ -54,7 +54,10 @@
     /// Number of this attempt; 0 is never used.
     private(set) var stamp: UInt32 = 0
 
-    private(set) var touched: [Int32] = []
+    /// The first frames that this attempt read: what a parked request pins.
+    static let maximumTouched = 32
+    private let touchedFrames: UnsafeMutablePointer<Int32>
+    private(set) var touchedCount = 0
     private(set) var missing: [Missing] = []
     private(set) var freed: [FreedExtent] = []
     var publications: [Publication] = []
@@ -68,6 +71,8 @@
     var takenCores = 0
     var takenDescriptions = 0
     var takenLocks = 0
+    /// Where the next searches for space begin: group, block, word of the inode bitmap (-1: as it was).
+    var cursors: [(group: Int, block: Int, inodeWord: Int)] = []
     var newCores: [(inode: UInt64, slot: Int)] = []
     var givenCores: [(inode: UInt64, slot: Int)] = []
     /// Inodes whose in-core attributes became newer than the durable ones, or no longer are.
@@ -97,7 +102,7 @@
         unsafe tableStamp.initialize(repeating: 0, count: Transaction.tableSize)
         unsafe table.initialize(repeating: 0, count: Transaction.tableSize)
         unsafe memory = .allocate(byteCount: Transaction.memorySize, alignment: 4096)
-        touched.reserveCapacity(4096)
+        unsafe touchedFrames = .allocate(capacity: Transaction.maximumTouched)
         missing.reserveCapacity(256)
     }
 
@@ -106,6 +111,7 @@
         unsafe table.deallocate()
         unsafe tableStamp.deallocate()
         unsafe memory.deallocate()
+        unsafe touchedFrames.deallocate()
     }
 
     func begin() {
@@ -118,7 +124,7 @@
         cellCount = 0
         memoryUsed = 0
         freshCount = 0
-        touched.removeAll(keepingCapacity: true)
+        touchedCount = 0
         (freeBlocks, freeInodes, reserved) = (0, 0, 0)
         (takenCores, takenDescriptions, takenLocks) = (0, 0, 0)
         accesses = 0
@@ -128,6 +134,7 @@
         if !publications.isEmpty { publications.removeAll(keepingCapacity: true) }
         if !writebacks.isEmpty { writebacks.removeAll(keepingCapacity: true) }
         if !drops.isEmpty { drops.removeAll(keepingCapacity: true) }
+        if !cursors.isEmpty { cursors.removeAll(keepingCapacity: true) }
         if !newCores.isEmpty { newCores.removeAll(keepingCapacity: true) }
         if !givenCores.isEmpty { givenCores.removeAll(keepingCapacity: true) }
         if !givenDescriptions.isEmpty { givenDescriptions.removeAll(keepingCapacity: true) }
@@ -188,6 +195,14 @@
         unsafe Bytes(memory + cells[number].memory, count: Int(cells[number].length), writable: true)
     }
 
+    @inline(__always) private func noteTouch(_ frame: Int) {
+        guard cache.touch(frame, stamp: stamp), touchedCount < Transaction.maximumTouched else { return }
+        unsafe touchedFrames[touchedCount] = Int32(truncatingIfNeeded: frame)
+        touchedCount &+= 1
+    }
+
+    func touched(_ number: Int) -> Int { unsafe Int(touchedFrames[number]) }
+
     // MARK: Metadata blocks
 
     /// The frame of a metadata block, or a miss.
@@ -202,7 +217,7 @@
             missing.append(Missing(owner: 0, index: block, block: block, kind: kind, run: 1))
             throw .missing
         }
-        if cache.touch(frame, stamp: stamp) { touched.append(Int32(frame)) }
+        noteTouch(frame)
         if unsafe cache.pointer(frame).load(fromByteOffset: BlockLayout.kindAt, as: UInt8.self) != kind { throw .errno(Errno.damaged) }
         return frame
     }
@@ -287,7 +302,7 @@
             missing.append(Missing(owner: inode, index: index, block: 0, kind: 0, run: 1))
             throw .missing
         }
-        if cache.touch(frame, stamp: stamp) { touched.append(Int32(frame)) }
+        noteTouch(frame)
         return frame
     }
 
