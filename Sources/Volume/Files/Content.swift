@@ -109,7 +109,7 @@ extension Volume {
             let writable = try descriptionForWrite(description.slot, tx)
             writable.offset = start + moved
         }
-        if moved > 0 && description.flags & OpenFlag.noAccessTime == 0 { try touchAccessTime(Int(description.core), tx) }
+        if request.bufferLength > 0 && description.flags & OpenFlag.noAccessTime == 0 { try touchAccessTime(Int(description.core), tx) }
         return Outcome(moved)
     }
 
