@@ -166,9 +166,8 @@ extension Worker {
         if unsafe dashfs_swap32_if(word, 1, 0) { unsafe _ = dashfs_sys_futex_wake(word, 1) }
     }
 
-    func waitUntilClear() {
-        while unsafe dashfs_load32_acquire(word) != 0 { unsafe _ = dashfs_sys_futex_wait(word, 1, 100_000_000) }
-    }
+    /// Waits for `clear`, at most a tenth of a second.
+    func waitForClear() { unsafe _ = dashfs_sys_futex_wait(word, 1, 100_000_000) }
 }
 
 /// A thread that waits for the control sockets, so that the worker need not ask the kernel about them while it is busy.
@@ -199,7 +198,8 @@ private final class Watcher: @unchecked Sendable {
             if ending.load(ordering: .acquiring) { break }
             if ready > 0 {
                 attention.set()
-                attention.waitUntilClear()
+                // Nobody clears it any more once the worker has ended.
+                while attention.isSet, !ending.load(ordering: .acquiring) { attention.waitForClear() }
             }
         }
     }

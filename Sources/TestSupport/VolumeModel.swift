@@ -102,6 +102,8 @@ package struct VolumeModel {
             if let link = nodes[next], link.kind == .link, follow || !components.isEmpty {
                 followed += 1
                 if followed > 40 { return .failed(-40) }
+                // DashFS's own limit: what is left of the path with what the links insert.
+                if components.reduce(link.target.utf8.count, { $0 + $1.utf8.count + 1 }) > 4095 { return .failed(-36) }
                 if link.target.hasPrefix("/") { directory = 1 }
                 components = link.target.split(separator: "/").map(String.init) + components
                 continue

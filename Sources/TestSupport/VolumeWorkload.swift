@@ -53,8 +53,8 @@ package struct WorkloadShape: Sendable {
         shape.largestWrite = 24_000
         shape.largestFile = 120_000
         shape.totalBytes = 1_000_000
-        shape.syncs = 14
-        shape.data = 45
+        shape.syncs = 16
+        shape.data = 50
         return shape
     }
 }

@@ -76,7 +76,7 @@ extension Volume {
                 let target = block + UInt64(offset)
                 let mayWriteHome = extent.unwritten
                     || capabilities.atomicWriteUnit >= BlockLayout.size && header.imageSequence == 0 && !log
-                        && (header.block == 0 || header.block == target)
+                        && (header.block == 0 || header.block == target) && !journal.hasLiveData(target)
                 let busy = detachedImages.contains { $0.block == target }
                 try dispatch(frame, header, core, block: target, ordered: mayWriteHome && !busy && !log, tx)
             }

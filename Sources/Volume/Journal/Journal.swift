@@ -45,6 +45,11 @@ import CSystem
     var durableTail: LiveRecord
     /// Records in the ring, oldest first, from the durable tail on.
     var live: [LiveRecord] = []
+    /// File data in live records: block → the last record that holds it, and both in the order of the records. Such a block is not written
+    /// in place of being logged again before the tail has passed: replay would put the old bytes over the new.
+    private var loggedData: [UInt64: UInt64] = [:]
+    private var loggedOrder: [(sequence: UInt64, block: UInt64)] = []
+    private var loggedHead = 0
     /// Someone waits for records up to this one.
     var wanted: UInt64 = 0
 
@@ -57,6 +62,26 @@ import CSystem
         durableTail = LiveRecord(sequence: firstSequence, position: 0)
         sealedTail = durableTail
         live.reserveCapacity(1024)
+    }
+
+    mutating func logged(_ block: UInt64) {
+        loggedData[block] = openSequence
+        loggedOrder.append((openSequence, block))
+    }
+
+    func hasLiveData(_ block: UInt64) -> Bool { !loggedData.isEmpty && loggedData[block] != nil }
+
+    /// After the durable tail has moved.
+    mutating func forgetPassedData() {
+        while loggedHead < loggedOrder.count, loggedOrder[loggedHead].sequence < durableTail.sequence {
+            let entry = loggedOrder[loggedHead]
+            if loggedData[entry.block] == entry.sequence { loggedData[entry.block] = nil }
+            loggedHead += 1
+        }
+        if loggedHead > 256 && loggedHead * 2 > loggedOrder.count {
+            loggedOrder.removeFirst(loggedHead)
+            loggedHead = 0
+        }
     }
 
     var usedBlocks: UInt64 { head - durableTail.position }
@@ -194,6 +219,7 @@ extension Volume {
     func journalRecordDurable() {
         journal.durableSequence = journal.sealedSequence
         journal.durableTail = journal.sealedTail
+        journal.forgetPassedData()
         if let first = journal.live.firstIndex(where: { $0.sequence >= journal.durableTail.sequence }), first > 0 {
             journal.live.removeFirst(first)
         }

@@ -187,7 +187,12 @@ extension Volume {
         if tx.freeBlocks != 0 || tx.freeInodes != 0 || !tx.freed.isEmpty { refreshGroups(tx) }
         for freed in tx.freed { holdFreed(freed.start, freed.count) }
         tx.publications.removeAll(keepingCapacity: true)
-        if !tx.writebacks.isEmpty { issueOrderedWrites(tx) }
+        if !tx.writebacks.isEmpty {
+            if capabilities.atomicWriteUnit >= BlockLayout.size {
+                for writeback in tx.writebacks where !writeback.ordered { journal.logged(writeback.block) }
+            }
+            issueOrderedWrites(tx)
+        }
         if tx.releasedLocks { wakeLockWaiters() }
         for inode in tx.reclaims { startReclaim(inode) }
         for inode in tx.flushes { requestWriteback(inode) }
