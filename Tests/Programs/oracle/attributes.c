@@ -121,6 +121,7 @@ void op_times(void) {
     struct where w;
     char shown[16];
     struct timespec times[2] = {pick_time(), pick_time()};
+    if (times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT) times[1].tv_nsec = 5;  // nothing to do: Linux does not even look at the path
     bool none = chance(15), descriptor = chance(30), follow = chance(70);
     int fd = -1;
     if (descriptor) {
