@@ -95,7 +95,10 @@ enum PathCalls {
     /// utimensat(2) takes no path at all for futimens(3).
     private static func withoutPath(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard number == .utimensat || number == .futimesat, frame.argument1 == 0, Descriptors.isFile(frame.argument0) else { return nil }
-        return onFile(frame.argument0) { channel, place, _ in AttributeCalls.perform(number, frame, channel, place, memory) }
+        return onFile(frame.argument0) { channel, place, file in
+            if file.isPathOnly { return WireCompletion(result: -ErrorNumber.badDescriptor) }
+            return AttributeCalls.perform(number, frame, channel, place, memory)
+        }
     }
 
     /// Whether an empty path means the descriptor, and whether a link at the end is followed (as far as that is known before the work).
@@ -227,11 +230,10 @@ enum PathCalls {
                 old.release()
                 new.release()
             }
-            if old.kind == .error { return old.error }
-            if new.kind == .error { return new.error }
             if isLink, flags & ~(emptyPath | 0x400) != 0 { return -ErrorNumber.invalid }
             // RENAME_EXCHANGE (2) goes with nothing else.
             if !isLink, flags & ~7 != 0 || flags & 2 != 0 && flags & 5 != 0 { return -ErrorNumber.invalid }
+            if old.kind == .error { return old.error }
             guard old.kind == .ours, new.kind == .ours else {
                 return Boundary.answer(number, call, old, new, isLink: isLink, memory)
             }
@@ -318,7 +320,7 @@ enum PathCalls {
             return WireCompletion(result: -6)
         }
         return WireCompletion(
-            result: DescriptorCalls.place(opened, closeOnExec: opening.flags & OpenFlags.closeOnExec != 0, session, channel))
+            result: DescriptorCalls.place(opened, flags: opening.flags, session, channel))
     }
 
     // MARK: Descriptors
