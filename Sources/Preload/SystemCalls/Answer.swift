@@ -94,6 +94,8 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
 private func onDescriptor(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
     PathCalls.onFile(frame.argument0) { channel, place, file in
         let (second, third) = (frame.argument1, frame.argument2)
+        if number == .ftruncate, second < 0 { return WireCompletion(result: -ErrorNumber.invalid) }
+        if number == .fsetxattr, UInt32(truncatingIfNeeded: frame.argument4) & ~3 != 0 { return WireCompletion(result: -ErrorNumber.invalid) }
         if file.isPathOnly, number != .fstat, number != .fstatfs { return WireCompletion(result: -ErrorNumber.badDescriptor) }
         switch number {
         case .lseek:

@@ -83,8 +83,32 @@ enum PathCalls {
             allowsEmpty: rules.allowsEmpty, follows: rules.follows)
         switch location.kind {
         case .kernel: return nil
-        case .error: return location.error
+        case .error: return badArgument(number, frame, memory) ?? location.error
         case .ours: return answerOne(number, frame, arguments, location, memory)
+        }
+    }
+
+    /// What the kernel finds wrong with a call's other arguments before it looks at the path.
+    private static func badArgument(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
+        func flags(_ value: Int64, allowed: UInt32) -> Int64? {
+            UInt32(truncatingIfNeeded: value) & ~allowed == 0 ? nil : -ErrorNumber.invalid
+        }
+        switch number {
+        case .unlinkat: return flags(frame.argument2, allowed: 0x200)
+        case .access: return flags(frame.argument1, allowed: 7)
+        case .faccessat: return flags(frame.argument2, allowed: 7)
+        case .faccessat2: return flags(frame.argument2, allowed: 7) ?? flags(frame.argument3, allowed: 0x1300)
+        case .newfstatat: return flags(frame.argument3, allowed: 0x1900)
+        case .fchmodat2, .utimensat: return flags(frame.argument3, allowed: 0x1100)
+        case .fchownat: return flags(frame.argument4, allowed: 0x1100)
+        case .setxattr, .lsetxattr: return flags(frame.argument4, allowed: 3)
+        case .mknod, .mknodat:
+            let mode = number == .mknod ? frame.argument1 : frame.argument2
+            return mode & 0o170000 == 0o040000 ? -1 : nil
+        case .symlink, .symlinkat:
+            guard let target = AttributeCalls.text(UInt64(bitPattern: frame.argument0), memory) else { return -14 }
+            return target.count > Layout.pathLimit ? -ErrorNumber.nameTooLong : target.count == 0 ? -ErrorNumber.noEntry : nil
+        default: return nil
         }
     }
 
