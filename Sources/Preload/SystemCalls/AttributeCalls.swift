@@ -55,7 +55,7 @@ enum AttributeCalls {
             return channel.setAttributes(place, &request)
         case .utimensat:
             guard word(frame.argument3) & ~0x1100 == 0 else { return invalid }
-            return Times.set(channel, place, third, .nanoseconds, word(frame.argument3) & noFollow | empty, memory)
+            return Times.set(channel, place, third, .nanoseconds, word(frame.argument3) & noFollow | (frame.argument1 == 0 ? 0 : empty), memory)
         case .utime: return Times.set(channel, place, second, .seconds, empty, memory)
         case .utimes: return Times.set(channel, place, second, .microseconds, empty, memory)
         case .futimesat: return Times.set(channel, place, third, .microseconds, empty, memory)

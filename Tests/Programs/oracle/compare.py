@@ -18,11 +18,11 @@ def allowed(kinds):
     with open(os.path.join(HERE, "differences"), encoding="utf-8") as table:
         for row in table:
             if row.strip() and not row.startswith("#"):
-                kind, what, reason = (cell.strip() for cell in row.split("|", 2))
+                kind, what, reason = (cell.strip() for cell in re.fullmatch(r"(.*?)\|(.*)\|([^|]*)", row.strip()).groups())
                 if not reason:
                     sys.exit(f"differences: '{row.strip()}' has no reason")
                 if kind in kinds:
-                    (patterns if what.startswith("/") else without).append(what.strip("/"))
+                    (patterns if what.startswith("/") else without).append(what[1:-1] if what.startswith("/") else what)
     return without, [re.compile(p) for p in patterns]
 
 
