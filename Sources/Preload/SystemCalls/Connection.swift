@@ -180,7 +180,7 @@ enum Connection {
     private static func complain(_ errno: Int64) {
         if unsafe complained { return }
         unsafe complained = true
-        var line = Line()
+        guard var line = LongLine() else { return }
         line.append("dashfs: ")
         line.append(Configuration.prefix)
         line.append(" is not available: ")
@@ -215,9 +215,26 @@ extension Session {
     fileprivate var isTemporary: Bool { unsafe dashfs_load32(temporaryWord) == 1 }
 }
 
-extension Line {
+/// A line under construction in scratch memory: this may run on a small stack.
+private struct LongLine: ~Copyable {
+    private let scratch: Scratch
+    private var count = 0
+
+    init?() {
+        guard let scratch = Scratch() else { return nil }
+        self.scratch = scratch
+    }
+
     mutating func append(_ text: PathBytes) {
         guard let start = unsafe text.address else { return }
-        for index in 0..<text.count { append(byte: unsafe Text.byte(start, index)) }
+        let room = min(text.count, Scratch.bytes - count)
+        unsafe dashfs_copy(scratch.base + count, start, room)
+        count += room
     }
+    mutating func append(_ text: StaticString) { unsafe append(PathBytes(text.utf8Start, count: text.utf8CodeUnitCount)) }
+    mutating func append(number: Int64) {
+        guard count + 20 <= Scratch.bytes else { return }
+        unsafe count += Text.write(number: number.magnitude, to: scratch.base + count)
+    }
+    func write() { _ = unsafe dashfs_sys_write(2, scratch.base, count) }
 }
