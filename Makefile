@@ -39,7 +39,9 @@ install: build ## the program, its libraries and the C header, under PREFIX
 	install -D -m 644 $(BUILT)/libdashfs-preload.so $(DESTDIR)$(PREFIX)/lib/dashfs/libdashfs-preload.so
 	install -D -m 644 $(BUILT)/libdashfs-c.so $(DESTDIR)$(PREFIX)/lib/libdashfs.so.1
 	ln -sf libdashfs.so.1 $(DESTDIR)$(PREFIX)/lib/libdashfs.so
-	install -D -m 644 Sources/CSystem/include/dashfs.h $(DESTDIR)$(PREFIX)/include/dashfs.h
+	install -D -m 644 include/dashfs.h $(DESTDIR)$(PREFIX)/include/dashfs.h
+	@mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BUILT)/dashfs --generate-completion-script bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/dashfs
 
 .PHONY: clean
 clean: ## removes what was built

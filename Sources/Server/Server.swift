@@ -128,7 +128,9 @@ public final class Server: @unchecked Sendable {
         Snapshot(
             sessions: worker.sessionCount, channels: worker.channelCount, parked: worker.parkedCount, freeRecords: worker.slab.freeCount,
             sleeps: worker.statistics.sleeps, violations: Violation.allCases.reduce(0) { $0 + worker.statistics.count($1) },
-            json: worker.statistics.json(epoch: worker.epoch, sessions: worker.sessionCount, channels: worker.channelCount))
+            json: worker.statistics.json(
+                epoch: worker.epoch, sessions: worker.sessionCount, channels: worker.channelCount,
+                device: worker.queue?.counters ?? DeviceCounters()))
     }
 
     /// The names of everything that a request is checked for, and how often each was found.
@@ -166,9 +168,8 @@ extension Worker {
         if unsafe dashfs_swap32_if(word, 1, 0) { unsafe _ = dashfs_sys_futex_wake(word, 1) }
     }
 
-    func waitUntilClear() {
-        while unsafe dashfs_load32_acquire(word) != 0 { unsafe _ = dashfs_sys_futex_wait(word, 1, 100_000_000) }
-    }
+    /// Waits for `clear`, at most a tenth of a second.
+    func waitForClear() { unsafe _ = dashfs_sys_futex_wait(word, 1, 100_000_000) }
 }
 
 /// A thread that waits for the control sockets, so that the worker need not ask the kernel about them while it is busy.
@@ -199,7 +200,8 @@ private final class Watcher: @unchecked Sendable {
             if ending.load(ordering: .acquiring) { break }
             if ready > 0 {
                 attention.set()
-                attention.waitUntilClear()
+                // Nobody clears it any more once the worker has ended.
+                while attention.isSet, !ending.load(ordering: .acquiring) { attention.waitForClear() }
             }
         }
     }

@@ -15,18 +15,19 @@ extension Worker {
     /// Between two looks lie well under this many cycles, unless somebody else wants the processor: then it is given away at once.
     static let preempted: UInt64 = 60_000
 
-    /// Serves until `until` says so; it is asked between rounds in which there was nothing to do.
+    /// Serves until `until` says so; it is asked after every round.
     func run(until finished: () -> Bool) {
         var budget = dashfs_processors() > 1 ? Worker.firstSpin : 0
         let ceiling = dashfs_processors() > 1 ? Worker.longestSpin : 0
         var idleSince: UInt64 = 0
         var lastLook: UInt64 = 0
         while true {
-            if runRound() {
+            let busy = runRound()
+            if finished() { return }
+            if busy {
                 idleSince = 0
                 continue
             }
-            if finished() { return }
             let now = dashfs_cycles()
             if idleSince == 0 {
                 idleSince = now
@@ -68,7 +69,7 @@ extension Worker {
         }
         updateClock()
         volume.poll()
-        if finishParked() || volume.hasPendingWork || attention.isSet { return 0 }
+        if finishParked() || volume.hasPendingWork || attention.isSet || hasUnheardDoorbells { return 0 }
         var milliseconds: Int32 = -1
         if let deadline = volume.deadline {
             let now = dashfs_clock_monotonic()
@@ -109,7 +110,7 @@ extension Worker {
     }
 
     /// A doorbell rang: those of the session's dormant channels that have a request are looked at from now on.
-    private func hear(_ session: UnsafeMutablePointer<SessionEnd>) {
+    func hear(_ session: UnsafeMutablePointer<SessionEnd>) {
         var index = unsafe session.pointee.firstChannel
         while index >= 0 {
             let end = unsafe channels + Int(index)

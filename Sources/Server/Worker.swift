@@ -32,6 +32,8 @@ import Wire
     let polled: UnsafeMutablePointer<Int32>
     var polledCount = 0
     private var polledHasEnded = false
+    /// A dormant channel has a request, and there was no place for it among the polled.
+    private(set) var hasUnheardDoorbells = false
     /// Open channels that are not polled.
     var dormantCount = 0
     var channelCount: Int { polledCount + dormantCount }
@@ -340,12 +342,17 @@ import Wire
     func activate(_ end: UnsafeMutablePointer<ChannelEnd>) {
         guard unsafe !end.pointee.polled, unsafe !end.pointee.ended else { return }
         if polledCount == Worker.polledLimit {
-            // The one that has been silent longest makes room.
+            // The one that has been silent longest makes room, or else any other that has nothing to do.
             var oldest = 0
             for place in 1..<polledCount
             where unsafe channels[Int(polled[place])].lastActive < channels[Int(polled[oldest])].lastActive { oldest = place }
-            if !makeDormant(place: oldest) { unsafe channels[Int(polled[oldest])].lastActive = dashfs_cycles() }
-            if polledCount == Worker.polledLimit { return }
+            var place = 0
+            while place < Worker.polledLimit, !makeDormant(place: (oldest + place) % Worker.polledLimit) { place += 1 }
+            if place == Worker.polledLimit {
+                // All are busy. The doorbell has been heard and will not ring again: remember to look.
+                hasUnheardDoorbells = true
+                return
+            }
         }
         unsafe end.pointee.polled = true
         unsafe end.pointee.lastActive = dashfs_cycles()
@@ -381,6 +388,10 @@ import Wire
         let now = dashfs_cycles()
         guard now &- lastDoorbellLook > Worker.doorbellInterval else { return }
         lastDoorbellLook = now
+        if hasUnheardDoorbells {
+            hasUnheardDoorbells = false
+            for index in 0..<sessionCapacity where unsafe sessions[index].phase == .open { unsafe hear(sessions + index) }
+        }
         if dormantCount > 0 { takeEvents(milliseconds: 0) }
         guard polledCount > 16 else { return }
         for place in (0..<polledCount).reversed() {

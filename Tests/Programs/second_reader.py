@@ -2,6 +2,7 @@
 """A second reader of DashFS volumes, written from docs/FORMAT.md alone.
 
     second_reader.py IMAGE          every file of the image: path, what it is, the checksum of its bytes; and all that is wrong with it
+    second_reader.py --extract IMAGE DIR   also writes its directories, files and symlinks below DIR, which must not be there
     second_reader.py --walk DIR     the same listing of a directory, made by system calls (for comparing: `dashfs run -- … --walk /dash`)
     second_reader.py --self-test    the checksum and hash functions against published values
 
@@ -81,7 +82,8 @@ class Unreadable(Exception):
 
 
 class Volume:
-    def __init__(self, path):
+    def __init__(self, path, keep=False):
+        self.keep = keep  # the bytes of files, for extracting them
         self.fd = os.open(path, os.O_RDONLY)
         self.device_blocks = os.lseek(self.fd, 0, os.SEEK_END) // BLOCK
         self.overlay, self.cache, self.findings, self.owner_of = {}, {}, [], {}
@@ -144,8 +146,11 @@ class Volume:
     # Superblocks
 
     def choose_superblock(self):
-        found = []
+        found, seen = [], set()
         for address in self.superblock_places():
+            if address in seen:
+                continue
+            seen.add(address)
             try:
                 data = self.raw(address)
             except Unreadable:
@@ -466,11 +471,14 @@ class Volume:
                 inode.listing = self.entries(inode)
             elif stat.S_ISLNK(inode.mode) or stat.S_ISREG(inode.mode):
                 blocks, text = hashlib.sha256(), b""
+                inode.written = []
                 for index, data in self.content_blocks(inode):
                     if stat.S_ISLNK(inode.mode):
                         text += data
                     if data.strip(b"\0"):
                         add_block(blocks, index, data)
+                    if self.keep:
+                        inode.written.append((index, data))
                 inode.text, inode.sum = text, blocks.hexdigest()[:32]
 
         def walk(directory, path):
@@ -499,8 +507,9 @@ class Volume:
         sys.setrecursionlimit(100000)
         top = self.inodes.get(2)
         if top is None or not stat.S_ISDIR(top.mode):
-            raise Unreadable("there is no root directory")
-        walk(top, b"")
+            self.wrong("there is no root directory")
+        else:
+            walk(top, b"")
         for number, inode in self.inodes.items():
             if number <= 2:
                 continue
@@ -550,9 +559,12 @@ def line(path, mode, links, uid, gid, size, mtime, text, total, device, xattrs, 
     return shown(path) + "\t" + " ".join(parts)
 
 
-def list_image(path):
-    volume = Volume(path)
-    for name, inode in sorted(volume.read()):
+def list_image(path, to=None):
+    volume = Volume(path, keep=to is not None)
+    listed = volume.read()
+    if to is not None:
+        extract(volume, listed, to)
+    for name, inode in sorted(listed, key=lambda found: found[0]):
         first = volume.names[inode.number][0]
         yield line(name, inode.mode, inode.links, inode.uid, inode.gid, inode.size, inode.mtime, inode.text, inode.sum, inode.device, inode.xattrs,
                    first if first != name else None)
@@ -563,6 +575,23 @@ def list_image(path):
     for finding in volume.findings:
         print("WRONG:", finding)
     list_image.sound = not volume.findings
+
+
+def extract(volume, listed, top):
+    """Files as sparse files, symlinks as they are; owners, modes and other nodes are only listed."""
+    os.mkdir(top)
+    for name, inode in listed:
+        target = os.fsencode(top) + name
+        if stat.S_ISDIR(inode.mode):
+            os.mkdir(target)
+        elif stat.S_ISLNK(inode.mode):
+            os.symlink(inode.text, target)
+        elif stat.S_ISREG(inode.mode):
+            with open(target, "wb") as f:
+                for index, data in inode.written:
+                    f.seek(index * BLOCK)
+                    f.write(data)
+                f.truncate(inode.size)
 
 
 def sum_file(path, size):
@@ -631,12 +660,14 @@ def main():
     if len(arguments) == 1 and not arguments[0].startswith("--"):
         listing = list_image
     elif len(arguments) == 2 and arguments[0] == "--walk":
-        listing = list_directory
+        listing, arguments = list_directory, arguments[1:]
+    elif len(arguments) == 3 and arguments[0] == "--extract":
+        listing, arguments = list_image, arguments[1:]
     else:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        for text in listing(arguments[-1]):
+        for text in listing(*arguments):
             print(text)
     except Unreadable as e:
         print(f"WRONG: {e}")

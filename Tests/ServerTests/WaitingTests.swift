@@ -44,6 +44,19 @@ import Wire
         #expect(session.channelCount == 100)
         var random = SplitMix(state: 5)
         for _ in 0..<3000 { #expect(held[Int(random.next() % 100)].null() == 0) }
+        // All at once: more rings have a request than places to be looked at.
+        for _ in 0..<300 {
+            var tags: [UInt8] = []
+            for channel in held {
+                let tag = try #require(channel.reserve())
+                var request = WireRequest(.null)
+                request.tag = tag
+                channel.submit(request)
+                channel.announce()
+                tags.append(tag)
+            }
+            for (channel, tag) in zip(held, tags) { #expect(channel.wait(tag).result == 0) }
+        }
         for channel in held { session.release(channel) }
         session.disconnect()
     }

@@ -17,6 +17,8 @@ enum AttributeCalls {
         func word(_ value: Int64) -> UInt32 { UInt32(truncatingIfNeeded: value) }
         let second = UInt64(bitPattern: frame.argument1)
         let third = UInt64(bitPattern: frame.argument2)
+        // A path that has led to a descriptor (/proc/self/fd/N) asks less of it than the descriptor's own calls do.
+        let empty: UInt32 = place.path.count == 0 && number.interest == .always ? PathCalls.emptyPath : 0
         switch number {
         // Attributes.
         case .stat, .fstat: return status(channel, place, 0, second, memory)
@@ -35,12 +37,12 @@ enum AttributeCalls {
         case .faccessat2:
             guard word(frame.argument3) & ~0x1300 == 0 else { return invalid }
             return channel.access(place, mode: word(frame.argument2), flags: word(frame.argument3) & noFollow)
-        case .chmod, .fchmod: return changeMode(channel, place, word(frame.argument1), 0)
-        case .fchmodat: return changeMode(channel, place, word(frame.argument2), 0)
+        case .chmod, .fchmod: return changeMode(channel, place, word(frame.argument1), empty)
+        case .fchmodat: return changeMode(channel, place, word(frame.argument2), empty)
         case .fchmodat2:
             guard word(frame.argument3) & ~0x1100 == 0 else { return invalid }
             return changeMode(channel, place, word(frame.argument2), word(frame.argument3))
-        case .chown, .fchown: return changeOwner(channel, place, word(frame.argument1), word(frame.argument2), 0)
+        case .chown, .fchown: return changeOwner(channel, place, word(frame.argument1), word(frame.argument2), empty)
         case .lchown: return changeOwner(channel, place, word(frame.argument1), word(frame.argument2), noFollow)
         case .fchownat:
             guard word(frame.argument4) & ~0x1100 == 0 else { return invalid }
@@ -53,10 +55,10 @@ enum AttributeCalls {
             return channel.setAttributes(place, &request)
         case .utimensat:
             guard word(frame.argument3) & ~0x1100 == 0 else { return invalid }
-            return Times.set(channel, place, third, .nanoseconds, word(frame.argument3) & noFollow, memory)
-        case .utime: return Times.set(channel, place, second, .seconds, 0, memory)
-        case .utimes: return Times.set(channel, place, second, .microseconds, 0, memory)
-        case .futimesat: return Times.set(channel, place, third, .microseconds, 0, memory)
+            return Times.set(channel, place, third, .nanoseconds, word(frame.argument3) & noFollow | (frame.argument1 == 0 ? 0 : empty), memory)
+        case .utime: return Times.set(channel, place, second, .seconds, empty, memory)
+        case .utimes: return Times.set(channel, place, second, .microseconds, empty, memory)
+        case .futimesat: return Times.set(channel, place, third, .microseconds, empty, memory)
         case .statfs, .fstatfs: return Statistics.load(channel, place, second, memory)
 
         // Names.
@@ -113,6 +115,7 @@ enum AttributeCalls {
 
     private static func makeNode(_ channel: Channel, _ place: Place, _ mode: UInt32, _ device: UInt64) -> WireCompletion {
         let type = mode & 0o170000
+        if type == 0o040000 { return WireCompletion(result: -1) }  // EPERM, before the path is looked at
         // Without a type it is a regular file; the device's number is 32 bits in the call.
         let mode = (type == 0 ? 0o100000 : type) | mode & 0o7777 & ~FileModeMask.value
         return channel.mknod(place, mode: mode, device: device & 0xffff_ffff)
@@ -127,7 +130,7 @@ enum AttributeCalls {
         return unsafe memory.copyOut(scratch.base, to: address, count: min(Int(completion.result), Int(capacity))) ? completion : efault
     }
 
-    private static func refuse(_ channel: Channel, _ place: Place, _ number: Int64) -> WireCompletion {
+    fileprivate static func refuse(_ channel: Channel, _ place: Place, _ number: Int64) -> WireCompletion {
         var answer = FileStatus()
         let completion = answer.load(channel, place, flags: 0)
         return completion.result < 0 ? completion : WireCompletion(result: -number)
@@ -173,7 +176,7 @@ enum Times {
         } else {
             guard isFraction(fractions.0) || fractions.0 == now || fractions.0 == omit,
                 isFraction(fractions.1) || fractions.1 == now || fractions.1 == omit
-            else { return WireCompletion(result: -22) }
+            else { return AttributeCalls.refuse(channel, place, ErrorNumber.invalid) }  // the kernel looks at the path first
             if fractions.0 == omit, fractions.1 == omit { return WireCompletion(result: 0) }
         }
         request.attributeMask = (fractions.0 == now ? 64 : fractions.0 == omit ? 0 : 16) | (fractions.1 == now ? 128 : fractions.1 == omit ? 0 : 32)

@@ -63,26 +63,16 @@ struct FileStatus {
 
 
 enum Statistics {
-    /// struct statfs of x86-64, 120 bytes, from the server's eight words (Volume.statisticsSize).
+    /// struct statfs of x86-64, 120 bytes. The numbers are the volume's, but the path has to exist.
     static func load(_ channel: Channel, _ place: Place, _ address: UInt64, _ memory: ProgramMemory) -> WireCompletion {
-        var given = InlineArray<8, UInt64>(repeating: 0)
-        let answer = unsafe withUnsafeMutableBytes(of: &given) { bytes in
-            guard let base = bytes.baseAddress else { return WireCompletion(result: -ErrorNumber.io) }
-            let answer = unsafe channel.statfs(place, into: base, capacity: 64)
-            // The result says nothing about how much there is.
-            if answer.result >= 0 { unsafe dashfs_copy(base, channel.dataArea, 64) }
-            return answer
-        }
-        guard answer.result >= 0 else { return answer }
+        var status = FileStatus()
+        let exists = status.load(channel, place, flags: 0)
+        guard exists.result >= 0 else { return exists }
         var words = InlineArray<15, UInt64>(repeating: 0)
-        words[0] = 0x4853_4144  // "DASH"
-        words[1] = given[0]
-        for index in 1..<6 { words[index + 1] = given[index] }
-        words[7] = given[7]
-        words[8] = given[6]
-        words[9] = given[0]
-        return unsafe withUnsafeBytes(of: &words) { bytes in
+        return unsafe withUnsafeMutableBytes(of: &words) { bytes in
             guard let base = bytes.baseAddress else { return WireCompletion(result: -14) }
+            let answer = unsafe channel.statfs(place, into: base, capacity: 120)
+            guard answer.result >= 0 else { return answer }
             return WireCompletion(result: unsafe memory.copyOut(base, to: address, count: 120) ? 0 : -14)
         }
     }

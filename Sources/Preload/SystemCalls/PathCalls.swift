@@ -76,12 +76,13 @@ enum PathCalls {
     static func answer(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let arguments = PathArguments(number) else { return nil }
         if arguments.secondPath != nil { return answerTwo(number, frame, arguments, memory) }
+        if let result = withoutPath(number, frame, memory) { return result }
         let rules = rules(number, frame)
         let location = Location.find(
             directory(frame, arguments.directory), UInt64(bitPattern: frame.argument(arguments.path)), memory,
             allowsEmpty: rules.allowsEmpty, follows: rules.follows)
         switch location.kind {
-        case .kernel: return withNullPath(number, frame, memory)
+        case .kernel: return nil
         case .error: return location.error
         case .ours: return answerOne(number, frame, arguments, location, memory)
         }
@@ -92,7 +93,7 @@ enum PathCalls {
     }
 
     /// utimensat(2) takes no path at all for futimens(3).
-    private static func withNullPath(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
+    private static func withoutPath(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard number == .utimensat || number == .futimesat, frame.argument1 == 0, Descriptors.isFile(frame.argument0) else { return nil }
         return onFile(frame.argument0) { channel, place, _ in AttributeCalls.perform(number, frame, channel, place, memory) }
     }
@@ -228,16 +229,20 @@ enum PathCalls {
             }
             if old.kind == .error { return old.error }
             if new.kind == .error { return new.error }
-            guard old.kind == .ours, new.kind == .ours, old.isOfSession(new) else { return -18 }
+            if isLink, flags & ~(emptyPath | 0x400) != 0 { return -ErrorNumber.invalid }
+            // RENAME_EXCHANGE (2) goes with nothing else.
+            if !isLink, flags & ~7 != 0 || flags & 2 != 0 && flags & 5 != 0 { return -ErrorNumber.invalid }
+            guard old.kind == .ours, new.kind == .ours else {
+                return Boundary.answer(number, call, old, new, isLink: isLink, memory)
+            }
+            guard old.isOfSession(new) else { return Boundary.crossing }
             guard let session = old.session, let channel = session.acquire() else { return -ErrorNumber.io }
             defer { session.release(channel) }
             let completion: WireCompletion
             if isLink {
-                if flags & ~(emptyPath | 0x400) != 0 { return -ErrorNumber.invalid }
                 // Through /proc/self/fd a descriptor has become a place without a path.
                 completion = channel.link(old.place, to: new.place, flags: old.place.path.count == 0 ? flags | emptyPath : flags)
             } else {
-                if flags & ~7 != 0 { return -ErrorNumber.invalid }
                 completion = channel.rename(old.place, to: new.place, flags: flags)
             }
             if completion.result != WireCompletion.escape { return completion.result }

@@ -109,7 +109,7 @@ extension Volume {
             let writable = try descriptionForWrite(description.slot, tx)
             writable.offset = start + moved
         }
-        if moved > 0 && description.flags & OpenFlag.noAccessTime == 0 { try touchAccessTime(Int(description.core), tx) }
+        if request.bufferLength > 0 && description.flags & OpenFlag.noAccessTime == 0 { try touchAccessTime(Int(description.core), tx) }
         return Outcome(moved)
     }
 
@@ -176,7 +176,7 @@ extension Volume {
         let end = offset + count
         let size = core.size
         if file.mode & (Mode.setUser | Mode.setGroup) != 0 && !credentials.isPrivileged {
-            try inodeForWrite(file.number, tx).mode = Credentials.withoutSetID(file.mode)
+            try inodeForWrite(file.number, tx).mode = credentials.withoutSetID(file)
         }
         if file.mapping == InodeLayout.Mapping.inline && max(end, size) <= UInt64(InodeLayout.inlineSize) && cache.find(file.number, 0) < 0 {
             let inode = try inodeForWrite(file.number, tx)

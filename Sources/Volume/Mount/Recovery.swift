@@ -49,7 +49,8 @@ struct Recovery {
         while let next = candidates[sequence] {
             if let last = chain.last, next.previous != last.checksum { break }
             chain.append(next)
-            sequence += 1
+            // A hostile record may have the highest number there is.
+            sequence &+= 1
         }
         result.nextSequence = sequence
         if sequence <= mustHave {

@@ -36,4 +36,10 @@ extension Credentials {
         if mode & 0o010 != 0 { mode &= ~Mode.setGroup }
         return mode
     }
+
+    /// The same for what this caller does to a file: a set-group-ID bit without group execution stays only for members of the group, as on Linux.
+    func withoutSetID(_ file: Inode) -> UInt16 {
+        let mode = Credentials.withoutSetID(file.mode)
+        return file.isDirectory || isPrivileged || isMember(file.group) ? mode : mode & ~Mode.setGroup
+    }
 }

@@ -70,7 +70,7 @@ extension Volume {
             guard change.size >= 0 else { throw .errno(Errno.invalid) }
             try setSize(file, UInt64(change.size), tx)
             if file.mode & (Mode.setUser | Mode.setGroup) != 0 && !who.isPrivileged {
-                try inodeForWrite(file.number, tx).mode = Credentials.withoutSetID(file.mode)
+                try inodeForWrite(file.number, tx).mode = who.withoutSetID(file)
             }
         }
         if change.mask.contains(.mode) {
@@ -102,13 +102,15 @@ extension Volume {
             guard user == file.user else { throw .errno(Errno.perm) }
             let ownsGroupChange = file.user == who.user && (group == file.group || who.isMember(group))
             let changesNothing = (!change.mask.contains(.owner) || change.owner == .max) && (!change.mask.contains(.group) || change.group == .max)
-            guard changesNothing || ownsGroupChange else { throw .errno(Errno.perm) }
+            // A call that leaves both ids as they are still takes the set-id bits away, and that is the owner's to do.
+            let keepsMode = who.withoutSetID(file) == file.mode
+            guard ownsGroupChange || changesNothing && (keepsMode || who.owns(file)) else { throw .errno(Errno.perm) }
         }
         let inode = try inodeForWrite(file.number, tx)
         inode.user = user
         inode.group = group
         // chown(2): set-id bits of anything but a directory go, root's own calls included.
-        inode.mode = Credentials.withoutSetID(inode.mode)
+        inode.mode = who.withoutSetID(inode)
         try touchChangeTime(inode, tx)
     }
 

@@ -39,7 +39,7 @@ extension Volume {
         if truncating && file.isRegular {
             try setSize(file, 0, tx)
             if file.mode & (Mode.setUser | Mode.setGroup) != 0 && !who.isPrivileged {
-                try inodeForWrite(file.number, tx).mode = Credentials.withoutSetID(file.mode)
+                try inodeForWrite(file.number, tx).mode = who.withoutSetID(file)
             }
             return try install(request, try inode(file.number, tx), tx)
         }

@@ -16,6 +16,11 @@
     package let block: UInt64
     package let bytes: Bytes
 
+    package init(block: UInt64, bytes: Bytes) {
+        self.block = block
+        self.bytes = bytes
+    }
+
     package var level: Int { Int(bytes.u8(BlockLayout.levelAt)) }
     package var count: Int {
         get { Int(bytes.u16(BlockLayout.countAt)) }

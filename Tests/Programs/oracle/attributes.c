@@ -35,8 +35,9 @@ void op_stat(void) {
     }
     default:
         pick(&w);
-        say("stat %s", w.shown);
-        if (w.dirfd == AT_FDCWD && chance(60) ? stat(w.path, &st) : fstatat(w.dirfd, w.path, &st, chance(3) ? 0x40000000 : 0)) say_result(-1);
+        int flags = chance(2) ? 0x40000000 : 0;
+        say("stat %s %x", w.shown, flags);
+        if (w.dirfd == AT_FDCWD && flags == 0 && chance(60) ? stat(w.path, &st) : fstatat(w.dirfd, w.path, &st, flags)) say_result(-1);
         else say_stat(&st, NULL);
     }
 }
@@ -120,6 +121,7 @@ void op_times(void) {
     struct where w;
     char shown[16];
     struct timespec times[2] = {pick_time(), pick_time()};
+    if (times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT) times[1].tv_nsec = 5;  // nothing to do: Linux does not even look at the path
     bool none = chance(15), descriptor = chance(30), follow = chance(70);
     int fd = -1;
     if (descriptor) {

@@ -18,11 +18,11 @@ def allowed(kinds):
     with open(os.path.join(HERE, "differences"), encoding="utf-8") as table:
         for row in table:
             if row.strip() and not row.startswith("#"):
-                kind, what, reason = (cell.strip() for cell in row.split("|", 2))
+                kind, what, reason = (cell.strip() for cell in re.fullmatch(r"(.*?)\|(.*)\|([^|]*)", row.strip()).groups())
                 if not reason:
                     sys.exit(f"differences: '{row.strip()}' has no reason")
                 if kind in kinds:
-                    (patterns if what.startswith("/") else without).append(what.strip("/"))
+                    (patterns if what.startswith("/") else without).append(what[1:-1] if what.startswith("/") else what)
     return without, [re.compile(p) for p in patterns]
 
 
@@ -65,6 +65,8 @@ class Comparison:
         self.right = Side(options.right, options.right_prefix, options.right_setup)
         without, self.patterns = allowed({self.left.kind, self.right.kind})
         without += [w for w in options.without.split(",") if w]
+        if options.also_allow:
+            self.patterns.append(re.compile(options.also_allow))
         self.extra = (["--mixed"] if options.mixed else []) + (["--as-user", options.as_user] if options.as_user else [])
         self.extra += ["--without", ",".join(sorted(set(without)))] if without else []
 
@@ -144,6 +146,7 @@ def main():
     p.add_argument("--mixed", action="store_true")
     p.add_argument("--as-user", default="")
     p.add_argument("--without", default="", metavar="NAME,...")
+    p.add_argument("--also-allow", default="", metavar="REGEX", help="for looking past a known difference: lines that both match it")
     p.add_argument("--keep-going", action="store_true", help="all seeds, even after a difference")
     p.add_argument("--no-minimise", dest="minimise", action="store_false")
     p.add_argument("--tries", type=int, default=150, help="runs that minimising may take")
