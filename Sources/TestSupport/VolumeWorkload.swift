@@ -234,7 +234,7 @@ package struct VolumeWorkload {
             case .fsync, .sync: return "\(operation): no space is told at write, not here"
             default: break
             }
-            if case .write = operation, usedBytes < 1_000_000 { return "\(operation): no space with \(usedBytes) bytes used" }
+            if case .write = operation, usedBytes < 100_000 { return "\(operation): no space with \(usedBytes) bytes used" }
             return nil
         }
         let expected = apply(operation, result)
@@ -256,7 +256,7 @@ package struct VolumeWorkload {
         case .close(let slot): return (model.close(slot), nil)
         case .write(let slot, let offset, let count, let seed):
             let bytes = VolumeWorkload.bytes(count, seed: seed)
-            let isShort = result > 0 && result < count && usedBytes > 1_000_000
+            let isShort = result > 0 && result < count && usedBytes > 100_000
             if isShort { refusals += 1 }
             return (model.write(slot, isShort ? Array(bytes.prefix(Int(result))) : bytes, at: offset), nil)
         case .read(let slot, let offset, let count):
@@ -267,7 +267,7 @@ package struct VolumeWorkload {
         case .truncateOpen(let slot, let size): return (model.truncate(slot: slot, size), nil)
         case .allocate(let slot, let mode, let offset, let count): return (model.allocate(slot, mode: mode, offset, count), nil)
         case .copy(let slot, let offset, let slot2, let offset2, let count):
-            let isShort = result > 0 && result < count && usedBytes > 1_000_000
+            let isShort = result > 0 && result < count && usedBytes > 100_000
             return (model.copy(slot, at: offset, to: slot2, at: offset2, isShort ? Int(result) : count), nil)
         case .fsync(let slot, _): return (model.handles[slot] == nil ? -9 : 0, nil)
         case .mkdir(let path, let mode): return (model.make(path, .directory, mode: mode), nil)

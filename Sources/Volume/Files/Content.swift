@@ -33,7 +33,7 @@ extension Volume {
         guard request.offset >= -1 else { throw .errno(Errno.invalid) }
         let start = request.offset >= 0 ? request.offset : description.offset
         let (size, shrinking) = try contentSize(description, tx)
-        if shrinking { throw .ticket(description.inode) }
+        if shrinking { throw shrinkingStop(description.inode) }
         let moved = progress.moved
         let offset = UInt64(start) + moved
         let wanted = min(UInt64(request.bufferLength), UInt64(Int64.max - start))

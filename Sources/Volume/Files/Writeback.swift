@@ -19,7 +19,7 @@ extension Volume {
         if !hasData && current.flags & wanted == 0 { return true }
         // An inode that nobody can reach any more needs no write-back: reclaim forgets its data.
         if current.flags & CoreInode.Flag.orphan != 0 && current.openCount == 0 { return true }
-        if current.flags & CoreInode.Flag.shrinking != 0 { throw .ticket(number) }
+        if current.flags & CoreInode.Flag.shrinking != 0 { throw shrinkingStop(number) }
 
         // Only what this transaction sees staged is used below; the list of indexes is a plan, checked frame by frame.
         var work = progress.work
