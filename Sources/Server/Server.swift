@@ -128,7 +128,9 @@ public final class Server: @unchecked Sendable {
         Snapshot(
             sessions: worker.sessionCount, channels: worker.channelCount, parked: worker.parkedCount, freeRecords: worker.slab.freeCount,
             sleeps: worker.statistics.sleeps, violations: Violation.allCases.reduce(0) { $0 + worker.statistics.count($1) },
-            json: worker.statistics.json(epoch: worker.epoch, sessions: worker.sessionCount, channels: worker.channelCount))
+            json: worker.statistics.json(
+                epoch: worker.epoch, sessions: worker.sessionCount, channels: worker.channelCount,
+                device: worker.queue?.counters ?? DeviceCounters()))
     }
 
     /// The names of everything that a request is checked for, and how often each was found.

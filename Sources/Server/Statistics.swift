@@ -1,3 +1,4 @@
+import BlockDevice
 import CSystem
 import Wire
 
@@ -77,8 +78,8 @@ import Wire
         return 0
     }
 
-    /// One JSON object; times in nanoseconds.
-    func json(epoch: UInt64, sessions: Int, channels: Int) -> String {
+    /// One JSON object; times in nanoseconds. `device`: what the driver has asked of the device.
+    func json(epoch: UInt64, sessions: Int, channels: Int, device: DeviceCounters = DeviceCounters()) -> String {
         let nanoseconds = dashfs_clock_monotonic() &- startedNanoseconds
         let cycles = max(1, dashfs_cycles() &- startedCycles)
         let scale = Double(nanoseconds) / Double(cycles)
@@ -97,6 +98,8 @@ import Wire
             {"epoch":\(epoch),"uptimeNanoseconds":\(nanoseconds),"sessions":\(sessions),"channels":\(channels),\
             "sessionsOpened":\(sessionsOpened),"sessionsRefused":\(sessionsRefused),"workerSleeps":\(sleeps),\
             "doorbells":\(doorbells),"clientWakes":\(clientWakes),"parked":\(parked),"stalls":\(stalls),\
+            "device":{"reads":\(device.reads),"writes":\(device.writes),"flushes":\(device.flushes),\
+            "bytesRead":\(device.bytesRead),"bytesWritten":\(device.bytesWritten)},\
             "violations":{\(found.joined(separator: ","))},"operations":{\(operations.joined(separator: ","))}}
             """
     }

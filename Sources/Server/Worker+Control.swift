@@ -1,3 +1,4 @@
+import BlockDevice
 import CSystem
 import Logging
 import Volume
@@ -133,7 +134,8 @@ extension Worker {
         case (ControlMessage.Kind.addChannel, .open):
             unsafe offerChannel(session, message, &answer, doorbell: -1)
         case (ControlMessage.Kind.statistics, _):
-            let text = Array(statistics.json(epoch: epoch, sessions: sessionCount, channels: channelCount).utf8.prefix(60_000))
+            let text = Array(statistics.json(
+                    epoch: epoch, sessions: sessionCount, channels: channelCount, device: queue?.counters ?? DeviceCounters()).utf8.prefix(60_000))
             answer.payloadBytes = UInt32(text.count)
             unsafe send(session, answer, payload: text, descriptors: [])
         default:

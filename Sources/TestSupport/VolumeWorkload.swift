@@ -57,6 +57,16 @@ package struct WorkloadShape: Sendable {
         shape.data = 50
         return shape
     }
+
+    /// More data than the small volume has room for.
+    package static var full: WorkloadShape {
+        var shape = WorkloadShape()
+        shape.largestWrite = 500_000
+        shape.largestFile = 4_000_000
+        shape.totalBytes = 60_000_000
+        shape.data = 60
+        return shape
+    }
 }
 
 package struct VolumeWorkload {
@@ -220,6 +230,10 @@ package struct VolumeWorkload {
             // No space: the model stays as it was, and a later comparison shows that the volume did, too.
             refusals += 1
             model = before
+            switch operation {
+            case .fsync, .sync: return "\(operation): no space is told at write, not here"
+            default: break
+            }
             if case .write = operation, usedBytes < 1_000_000 { return "\(operation): no space with \(usedBytes) bytes used" }
             return nil
         }

@@ -97,7 +97,8 @@ import BlockDevice
     var framesStarved = false
     var isShuttingDown = false
     var cleanShutdownDone = false
-    var forceMissAt = -1
+    /// Makes the block access of this number, in an attempt of an operation, a miss, once. For tests.
+    package var forceMissAt = -1
     /// Block accesses of the last attempt that ended without a miss, while misses are being forced: what a test iterates over.
     package internal(set) var lastAccesses = 0
 

@@ -59,7 +59,7 @@ struct CheckCommand: ParsableCommand {
             Terminal.output("    to do: \(finding.advice)")
         }
         if summary.untold > 0 { Terminal.output("... and \(summary.untold) more findings") }
-        let content = "\(summary.directories) directories, \(summary.files) files, \(summary.others) others; \(summary.usedBlocks) of \(summary.blockCount) blocks in use"
+        let content = "\(summary.directories) directories, \(summary.files) files, \(summary.others) others; \(summary.usedBlocks) of \(summary.blockCount) blocks hold content"
         if summary.replayedRecords > 0 { Terminal.output("\(device): was not shut down in order; checked with \(summary.replayedRecords) journal records replayed in memory") }
         let total = findings.count + summary.untold
         Terminal.output("\(device): \(total == 0 ? "clean" : "\(total) findings"); \(content)")

@@ -22,7 +22,10 @@ struct Dashfs: ParsableCommand {
               1 (findings) or 2 (cannot run).
             """,
         version: "0.1.0",
-        subcommands: [FormatCommand.self, ServeCommand.self, RunCommand.self, CheckCommand.self, InfoCommand.self, StatsCommand.self])
+        subcommands: [
+            FormatCommand.self, ServeCommand.self, RunCommand.self, CheckCommand.self, InfoCommand.self, StatsCommand.self, BenchCommand.self,
+            DoctorCommand.self, BenchWorkerCommand.self,
+        ])
 
     static func main() {
         do {

@@ -31,15 +31,14 @@ struct StatsCommand: ParsableCommand {
         defer { connection.close() }
         let bytes = try connection.ask(ControlMessage.Kind.statistics)
         if json { return Terminal.output(String(decoding: bytes, as: UTF8.self)) }
-        guard let counters = try? JSONDecoder().decode(ServerCounters.self, from: Data(bytes)) else {
-            throw Failure(.data, "the server's answer is not understood; use the dashfs it was started with, or --json")
-        }
-        Terminal.output(counters.text)
+        Terminal.output(try ServerCounters(bytes).text)
     }
 }
 
 /// The server's JSON.
-private struct ServerCounters: Decodable {
+struct ServerCounters: Decodable {
+    struct Device: Decodable { var reads, writes, flushes, bytesRead, bytesWritten: UInt64 }
+
     struct Operation: Decodable {
         struct Latency: Decodable { var p50, p90, p99, p999, max: UInt64 }
         var count, errors: UInt64
@@ -50,11 +49,27 @@ private struct ServerCounters: Decodable {
     var sessions, channels: Int
     var violations: [String: UInt64]
     var operations: [String: Operation]
+    var device: Device
+
+    init(_ bytes: [UInt8]) throws(Failure) {
+        guard let counters = try? JSONDecoder().decode(ServerCounters.self, from: Data(bytes)) else {
+            throw Failure(.data, "the server's answer is not understood; use the dashfs it was started with, or --json")
+        }
+        self = counters
+    }
+
+    /// Of the server at a socket.
+    init(socket: String) throws(Failure) {
+        let connection = try ControlConnection(socket)
+        defer { connection.close() }
+        try self.init(connection.ask(ControlMessage.Kind.statistics))
+    }
 
     var text: String {
         var lines = [
             "up \(Duration.text(uptimeNanoseconds)), \(sessions) sessions (\(sessionsOpened) opened, \(sessionsRefused) refused), \(channels) channels",
             "\(parked) requests waited inside, \(stalls) stalls, \(workerSleeps) sleeps, \(doorbells) doorbells, \(clientWakes) clients woken",
+            "device: \(device.reads) reads (\(Quantity.text(device.bytesRead))), \(device.writes) writes (\(Quantity.text(device.bytesWritten))), \(device.flushes) flushes",
         ]
         for (name, count) in violations.sorted(by: { $0.key < $1.key }) { lines.append("violation \(name): \(count)") }
         if operations.isEmpty { return lines.joined(separator: "\n") }

@@ -63,11 +63,14 @@ struct FileStatus {
 
 
 enum Statistics {
-    /// struct statfs of x86-64, 120 bytes.
+    /// struct statfs of x86-64, 120 bytes. The numbers are the volume's, but the path has to exist.
     static func load(_ channel: Channel, _ place: Place, _ address: UInt64, _ memory: ProgramMemory) -> WireCompletion {
+        var status = FileStatus()
+        let exists = status.load(channel, place, flags: 0)
+        guard exists.result >= 0 else { return exists }
         var words = InlineArray<15, UInt64>(repeating: 0)
         return unsafe withUnsafeMutableBytes(of: &words) { bytes in
-            guard let base = bytes.baseAddress else { return WireCompletion(result: -ErrorNumber.io) }
+            guard let base = bytes.baseAddress else { return WireCompletion(result: -14) }
             let answer = unsafe channel.statfs(place, into: base, capacity: 120)
             guard answer.result >= 0 else { return answer }
             return WireCompletion(result: unsafe memory.copyOut(base, to: address, count: 120) ? 0 : -14)

@@ -206,14 +206,6 @@ enum PathCalls {
 
     // MARK: Two paths
 
-    /// What is wrong with a path of the kernel's before its last name is looked at: the descriptor, the address, the length, or nothing in it.
-    private static func kernelError(_ directory: Int64, _ path: Int64) -> Int64? {
-        let faccessat: Int64 = 269
-        let result = dashfs_raw_syscall3(faccessat, directory, path, 0)
-        if result == -ErrorNumber.noEntry, let text = unsafe UnsafeRawPointer(bitPattern: Int(path)), unsafe Text.byte(text, 0) == 0 { return result }
-        return result == -9 || result == -14 || result == -20 || result == -36 || result == -40 ? result : nil
-    }
-
     private static func answerTwo(
         _ number: SystemCallNumber, _ frame: SystemCallFrame, _ arguments: PathArguments, _ memory: ProgramMemory
     ) -> Int64? {
@@ -237,19 +229,20 @@ enum PathCalls {
             }
             if old.kind == .error { return old.error }
             if new.kind == .error { return new.error }
-            // Between the volume and another file system: EXDEV, unless the kernel's part is wrong in itself.
-            if old.kind == .kernel { return kernelError(directory(call, arguments.directory), call.argument(arguments.path)) ?? -18 }
-            if new.kind == .kernel { return kernelError(directory(call, arguments.secondDirectory), call.argument(secondPath)) ?? -18 }
-            guard old.isOfSession(new) else { return -18 }
+            if isLink, flags & ~(emptyPath | 0x400) != 0 { return -ErrorNumber.invalid }
+            // RENAME_EXCHANGE (2) goes with nothing else.
+            if !isLink, flags & ~7 != 0 || flags & 2 != 0 && flags & 5 != 0 { return -ErrorNumber.invalid }
+            guard old.kind == .ours, new.kind == .ours else {
+                return Boundary.answer(number, call, old, new, isLink: isLink, memory)
+            }
+            guard old.isOfSession(new) else { return Boundary.crossing }
             guard let session = old.session, let channel = session.acquire() else { return -ErrorNumber.io }
             defer { session.release(channel) }
             let completion: WireCompletion
             if isLink {
-                if flags & ~(emptyPath | 0x400) != 0 { return -ErrorNumber.invalid }
                 // Through /proc/self/fd a descriptor has become a place without a path.
                 completion = channel.link(old.place, to: new.place, flags: old.place.path.count == 0 ? flags | emptyPath : flags)
             } else {
-                if flags & ~7 != 0 { return -ErrorNumber.invalid }
                 completion = channel.rename(old.place, to: new.place, flags: flags)
             }
             if completion.result != WireCompletion.escape { return completion.result }

@@ -22,7 +22,9 @@ enum Transfers {
         repeat {
             let piece = min(total - done, channel.dataCapacity)
             let target = address &+ UInt64(done)
-            guard piece == 0 || memory.isWritable(target, piece) else { return done > 0 ? Int64(done) : efault }
+            guard piece == 0 || memory.isWritable(target, piece) else {
+                return done > 0 ? Int64(done) : refusal(channel.readInPlace(file.handle, count: 0, offset: place(offset, 0)), efault)
+            }
             let result = channel.readInPlace(file.handle, count: piece, offset: place(offset, done))
             if result <= 0 { return done > 0 ? Int64(done) : result }
             let size = min(Int(result), piece)
@@ -42,7 +44,9 @@ enum Transfers {
         var done = 0
         repeat {
             let piece = min(total - done, channel.dataCapacity)
-            guard unsafe memory.copyIn(channel.dataArea, from: address &+ UInt64(done), count: piece) else { return done > 0 ? Int64(done) : efault }
+            guard unsafe memory.copyIn(channel.dataArea, from: address &+ UInt64(done), count: piece) else {
+                return done > 0 ? Int64(done) : refusal(channel.writeInPlace(file.handle, count: 0, offset: place(offset, 0)), efault)
+            }
             let result = channel.writeInPlace(file.handle, count: piece, offset: place(offset, done))
             if result <= 0 { return done > 0 ? Int64(done) : result }
             done += min(Int(result), piece)
@@ -50,6 +54,9 @@ enum Transfers {
         } while done < total
         return Int64(done)
     }
+
+    /// What the file itself says about a transfer comes before what is wrong with its memory.
+    private static func refusal(_ empty: Int64, _ number: Int64) -> Int64 { empty < 0 ? empty : number }
 
     @inline(__always)
     private static func place(_ offset: Int64?, _ done: Int) -> Int64 { offset.map { $0 &+ Int64(done) } ?? -1 }
@@ -101,11 +108,11 @@ enum Transfers {
 
     static func readVector(_ file: Description, _ vector: UInt64, _ count: Int64, offset: Int64?, _ memory: ProgramMemory) -> Int64 {
         if let offset, offset < 0 { return -ErrorNumber.invalid }
-        let sum = total(vector, count, memory)
-        if sum < 0 { return sum }
         guard let session = file.session else { return -ErrorNumber.badDescriptor }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
+        let sum = total(vector, count, memory)
+        if sum < 0 { return refusal(channel.readInPlace(file.handle, count: 0, offset: place(offset, 0)), sum) }
         var done = 0
         var checked = Pieces(vector: vector, count: Int(count))
         var pieces = checked
@@ -136,11 +143,11 @@ enum Transfers {
     /// What fits the arena is one request, so an append of several pieces is one append.
     static func writeVector(_ file: Description, _ vector: UInt64, _ count: Int64, offset: Int64?, _ memory: ProgramMemory) -> Int64 {
         if let offset, offset < 0 { return -ErrorNumber.invalid }
-        let sum = total(vector, count, memory)
-        if sum < 0 { return sum }
         guard let session = file.session else { return -ErrorNumber.badDescriptor }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
+        let sum = total(vector, count, memory)
+        if sum < 0 { return refusal(channel.writeInPlace(file.handle, count: 0, offset: place(offset, 0)), sum) }
         var done = 0
         var pieces = Pieces(vector: vector, count: Int(count))
         repeat {
@@ -165,7 +172,12 @@ enum Transfers {
     static func copyRange(_ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         let ours = (Descriptors.isFile(frame.argument0), Descriptors.isFile(frame.argument2))
         guard ours.0 || ours.1 else { return nil }
-        guard ours.0, ours.1 else { return -18 }
+        guard ours.0, ours.1 else {
+            // The kernel's descriptor has to be open all the same.
+            let other = ours.0 ? frame.argument2 : frame.argument0
+            let isOpen = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, other, 3 /* F_GETFL */, 0) >= 0
+            return isOpen ? -18 : -ErrorNumber.badDescriptor
+        }
         guard UInt32(truncatingIfNeeded: frame.argument5) == 0 else { return -ErrorNumber.invalid }
         guard let source = Descriptors.pin(frame.argument0) else { return -ErrorNumber.badDescriptor }
         defer { source.release() }

@@ -190,7 +190,7 @@ extension Volume {
                 return .finished(completion)
             } catch {
                 tx.drop()
-                forceMissAt = -1
+                if tx.forcedMiss >= 0 && tx.accesses > tx.forcedMiss { forceMissAt = -1 }
                 if case .errno(let errno) = error {
                     // A transfer that has moved bytes says how many; the error, if it lasts, meets the next call.
                     let result = progress.moved > 0 && progress.phase == 0 ? Int64(progress.moved) : -Int64(errno)

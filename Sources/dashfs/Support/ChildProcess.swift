@@ -46,12 +46,17 @@ struct ChildProcess {
     let identifier: pid_t
 
     /// - Parameters:
-    ///   - output: descriptor that becomes standard output, or -1.
+    ///   - input, output: descriptors that become standard input and output, or -1.
+    ///   - inherited: a descriptor that becomes number 3, or -1.
     ///   - ownGroup: out of reach of what the terminal sends to this process.
-    init(_ arguments: [String], environment: ProcessEnvironment, output: Int32 = -1, ownGroup: Bool = false) throws(Failure) {
+    init(
+        _ arguments: [String], environment: ProcessEnvironment, input: Int32 = -1, output: Int32 = -1, inherited: Int32 = -1, ownGroup: Bool = false
+    ) throws(Failure) {
         var actions = unsafe posix_spawn_file_actions_t()
         unsafe posix_spawn_file_actions_init(&actions)
         defer { unsafe _ = posix_spawn_file_actions_destroy(&actions) }
+        if input >= 0 { unsafe _ = posix_spawn_file_actions_adddup2(&actions, input, 0) }
+        if inherited >= 0 { unsafe _ = posix_spawn_file_actions_adddup2(&actions, inherited, 3) }
         if output >= 0 { unsafe _ = posix_spawn_file_actions_adddup2(&actions, output, 1) }
         var attributes = posix_spawnattr_t()
         unsafe posix_spawnattr_init(&attributes)

@@ -44,8 +44,15 @@ struct Failure: Error {
     init(_ error: ServerError) { self.init(Status(errno: error.errno), error.message) }
     init(_ error: InterceptionError) { self.init(.unavailable, "\(error.description); `dashfs doctor` says more") }
 
+    /// What went wrong was said by the child that ended with this status.
+    static func told(exitCode: Int32) -> Failure {
+        var failure = Failure(.unavailable, "")
+        failure.exitCode = exitCode
+        return failure
+    }
+
     func end() -> Never {
-        Terminal.error("dashfs: \(message)")
+        if !message.isEmpty { Terminal.error("dashfs: \(message)") }
         exit(exitCode)
     }
 }

@@ -29,10 +29,7 @@ struct PrivateServer {
         guard PrivateServer.hasLine(pipe[0]) else {
             let status = child.wait()
             directory.remove(["socket"])
-            // It has said why on standard error.
-            var failure = Failure(.unavailable, "the server for \(device) did not start")
-            failure.exitCode = status
-            throw failure
+            throw Failure.told(exitCode: status == 0 ? Failure.Status.unavailable.rawValue : status)
         }
     }
 

@@ -1,0 +1,52 @@
+// `dashfs doctor`: what of this machine stops DashFS or slows it, and how to mend it. Invariant: it changes nothing; what it makes to try
+// something out is gone when it ends.
+import ArgumentParser
+
+struct DoctorCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "doctor",
+        abstract: "Say what on this machine limits DashFS, and how to mend it.",
+        discussion: """
+            EXAMPLES
+              dashfs doctor
+              dashfs doctor --directory /srv/images
+              dashfs doctor --intercept          every call site of the C library and how it is covered
+
+            EXIT STATUS
+              0 where DashFS works, however slowly; 69 where something stops it.
+            """)
+
+    @Option(help: ArgumentHelp("Where images will lie: tries direct I/O there.", valueName: "path"), completion: .directory)
+    var directory = "."
+
+    @Flag(help: "List every system call site of the C library and its loader.")
+    var intercept = false
+
+    @Flag(help: "One JSON object.")
+    var json = false
+
+    func run() throws {
+        if intercept { return Terminal.output(try Examination.callSites().joined(separator: "\n")) }
+        let results = Examination.all(directory: directory)
+        if json {
+            Terminal.output(try JSONText.encode(DoctorReport(works: !results.contains { $0.state == .stops }, results: results)))
+        } else {
+            show(results)
+        }
+        if results.contains(where: { $0.state == .stops }) { throw ExitCode(Failure.Status.unavailable.rawValue) }
+    }
+
+    private func show(_ results: [Examination.Result]) {
+        let width = results.map(\.name.count).max() ?? 0
+        for result in results {
+            let name = result.name + String(repeating: " ", count: width - result.name.count)
+            Terminal.output("\(result.state.mark)  \(name)  \(result.text)")
+            if let remedy = result.remedy { Terminal.output("       \(String(repeating: " ", count: width))  to mend: \(remedy)") }
+        }
+    }
+}
+
+private struct DoctorReport: Encodable {
+    var works: Bool
+    var results: [Examination.Result]
+}
