@@ -156,7 +156,8 @@ extension Volume {
     /// LOCK_SH 1, LOCK_EX 2, LOCK_UN 8, LOCK_NB 4. The description owns the lock.
     func lockWhole(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         let description = try openDescription(request.handle, request.session, tx)
-        if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
+        // Access mode 3 is for neither reading nor writing, and flock(2) asks for one of them.
+        if description.flags & OpenFlag.pathOnly != 0 || description.flags & 3 == 3 && request.flags & ~4 != 8 { throw .errno(Errno.badDescriptor) }
         let wanted: UInt32
         switch request.flags & ~4 {
         case 1: wanted = 1
