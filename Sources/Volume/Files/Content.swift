@@ -254,11 +254,11 @@ extension Volume {
             }
         }
         if block == 0 && flags == 0 {
-            let nodes = nodesFor(core.reserved + 1)
+            let nodes = nodesFor(core.reserved + 1, file)
             try requireSpace(1 + Int(nodes) - Int(core.reservedNodes), tx)
             core.reserved += 1
             tx.reserved += 1
-            releaseNodeReservation(core, tx)
+            releaseNodeReservation(core, file, tx)
             flags = FrameFlag.reserved
         }
         let frame = try tx.newFrame()
