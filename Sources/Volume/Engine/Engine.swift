@@ -178,6 +178,7 @@ extension Volume {
                 if !tx.isEmpty { try commit(tx, token: request.token, result: outcome.result) }
                 if tx.forcedMiss >= 0 { lastAccesses = tx.accesses }
                 progress = tx.nextProgress
+                if progress.ticketInode != 0 { engine.tickets[progress.ticketInode] = engine.current }
                 if outcome.again {
                     steps += 1
                     continue

@@ -96,13 +96,12 @@ extension Volume {
         try syncTimes(inode, tx)
     }
 
-    /// The in-core times follow durable ones that were just set.
+    /// The in-core times follow durable ones that were just set. Not the access time: a read has set it in core, and the inode may not know yet.
     func syncTimes(_ inode: Inode, _ tx: Transaction) throws(Stop) {
         guard core(inode.number, tx) != nil else { return }
         let core = try coreForWrite(inode, tx)
         core.modificationTime = inode.modificationTime
         core.changeTime = inode.changeTime
-        core.accessTime = inode.accessTime
     }
 
     private func shrink(_ inode: Inode, to newSize: UInt64, _ tx: Transaction) throws(Stop) {

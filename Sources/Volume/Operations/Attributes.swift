@@ -134,6 +134,7 @@ extension Volume {
         if change.mask.contains(.modificationTimeNow) { inode.modificationTime = now }
         inode.changeTime = now
         try syncTimes(inode, tx)
+        if core(inode.number, tx) != nil { try coreForWrite(inode, tx).accessTime = inode.accessTime }
     }
 
     /// access(2): R_OK 4, W_OK 2, X_OK 1.

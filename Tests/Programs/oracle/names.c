@@ -274,6 +274,8 @@ void op_chdir(void) {
         char text[16];
         int fd = pick_descriptor(text);
         say("fchdir %s", text);
+        struct stat st;
+        if (!has(REMOVED_CWD) && fstat(fd, &st) == 0 && st.st_nlink == 0) { say(" removed"); return; }
         say_result(fchdir(fd));
     } else {
         pick_directory(&w);

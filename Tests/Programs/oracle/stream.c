@@ -194,7 +194,7 @@ void pick_link_text(char *text) {
     case 6: strcpy(text, "."); break;
     default: {  // lengths around those at which a volume may stop keeping the text in its inode, and the longest
         static const int lengths[] = {0, 30, 59, 60, 61, 100, 160, 255, 300, 1000, 4000, 4095, 4096};
-        int length = lengths[rnd(13)];
+        int length = lengths[rnd(has(LONG_LINKS) ? 13 : 9)];
         for (int i = 0; i < length; i++) text[i] = i % 2 ? '/' : '.';
         if (length % 2 == 0 && length > 0) text[length - 1] = 'a';
         text[length] = 0;
