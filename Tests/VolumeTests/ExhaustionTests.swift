@@ -18,7 +18,9 @@ import Volume
         var workload = VolumeWorkload(seed: seed, shape: .full)
         // Most of the space belongs to a file that has no name: the workload cannot get at it.
         let ballast = volume.open("/ballast", 0o102)
-        for number in 0..<28 { #expect(volume.write(ballast, VolumeWorkload.bytes(1 << 20, seed: UInt64(number))) == 1 << 20) }
+        var size: Int64 = 0
+        while case let written = volume.write(ballast, VolumeWorkload.bytes(65_536, seed: UInt64(size))), written > 0 { size += written }
+        #expect(volume.truncate(handle: ballast, size - 1_000_000) == 0)
         #expect(volume.run(.unlink, "/ballast").result == 0)
         for number in 0..<700 {
             let operation = workload.next()

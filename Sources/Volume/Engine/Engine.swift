@@ -191,11 +191,6 @@ extension Volume {
                 return .finished(completion)
             } catch {
                 tx.drop()
-                // A ticket of an attempt that came to nothing: nobody would ever give it back.
-                if tx.nextProgress.ticketInode != progress.ticketInode {
-                    engine.tickets[tx.nextProgress.ticketInode] = nil
-                    wakeTicketWaiters(tx.nextProgress.ticketInode)
-                }
                 if tx.forcedMiss >= 0 && tx.accesses > tx.forcedMiss { forceMissAt = -1 }
                 if case .errno(let errno) = error {
                     // A transfer that has moved bytes says how many; the error, if it lasts, meets the next call.
