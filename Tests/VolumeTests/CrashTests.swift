@@ -31,6 +31,11 @@ import Volume
         for (number, cut) in cuts.enumerated() {
             let state = states.state(at: cut, seed: UInt64(number))
             let volume = try VolumeHarness(state.device, configuration: CrashTests.configuration(seed, nonce: 1_000_000 + seed))
+            let findings = try VolumeChecker(state.device).run()
+            if let first = findings.first {
+                Issue.record("seed \(seed), state \(number), \(state): \(findings.count) findings, the first: \(first)")
+                return
+            }
             if let problem = run.judge(volume, cut: cut) {
                 Issue.record("seed \(seed), state \(number), \(state): \(problem); \(volume.volume.takeNotes())")
                 return
