@@ -1,5 +1,6 @@
 #include "cpreload.h"
 
+struct dashfs_borrower dashfs_borrowers[DASHFS_BORROWERS];
 uint32_t dashfs_entries[DASHFS_DESCRIPTOR_LIMIT + 1];
 struct dashfs_description dashfs_descriptions[DASHFS_DESCRIPTION_LIMIT];
 uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];

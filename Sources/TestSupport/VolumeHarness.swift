@@ -9,7 +9,8 @@ import Volume
     package let device: any BlockDevice
     package let volume: Volume
     package private(set) var session: SessionID
-    private let memory: UnsafeMutableRawBufferPointer
+    /// What outlives a server.
+    package let memory: UnsafeMutableRawBufferPointer
     private let path: UnsafeMutableRawPointer
     private let path2: UnsafeMutableRawPointer
     private var nextToken: UInt64 = 1
@@ -39,9 +40,11 @@ import Volume
 
     package static let smallSize: UInt64 = (256 + 4 * 2048 + 2) * 4096
 
+    /// - Parameters:
+    ///   - adopting: memory of a harness that is gone, and its session: goes on with a copy of it instead of mounting.
     package init(
         _ device: any BlockDevice, configuration: Volume.Configuration = VolumeHarness.smallConfiguration(),
-        credentials: Credentials = Credentials(user: 0, group: 0)
+        credentials: Credentials = Credentials(user: 0, group: 0), adopting: (memory: [UInt8], session: SessionID)? = nil
     ) throws {
         self.device = device
         let queue = try device.makeQueue(depth: 128)
@@ -52,6 +55,14 @@ import Volume
         unsafe path2 = .allocate(byteCount: 4096, alignment: 8)
         do {
             guard let base = unsafe memory.baseAddress else { throw VolumeError(errno: 12, "no memory") }
+            if let adopting {
+                unsafe memory.copyBytes(from: adopting.memory)
+                unsafe volume = try Volume.adopt(
+                    queue, device.capabilities, memory: base, configuration: configuration, clock: .init(wall: wall, monotonic: monotonic))
+                volume.restoreSession(adopting.session, credentials)
+                session = adopting.session
+                return
+            }
             unsafe volume = try Volume.mount(
                 queue, device.capabilities, memory: base, configuration: configuration, clock: .init(wall: wall, monotonic: monotonic))
         } catch {

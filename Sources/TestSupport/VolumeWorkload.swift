@@ -42,6 +42,10 @@ package struct WorkloadShape: Sendable {
     /// Of 100 operations.
     package var syncs = 4
     package var data = 50
+    /// Zeroing a range punches first and allocates then: where space may end, its outcome is neither before nor after.
+    package var zeroesRanges = true
+    /// Space may end with little in the files: something else holds the rest.
+    package var spaceIsShort = false
     package init() {}
 
     /// Few names and much syncing: for crash states.
@@ -65,6 +69,8 @@ package struct WorkloadShape: Sendable {
         shape.largestFile = 4_000_000
         shape.totalBytes = 60_000_000
         shape.data = 60
+        shape.zeroesRanges = false
+        shape.spaceIsShort = true
         return shape
     }
 }
@@ -179,7 +185,7 @@ package struct VolumeWorkload {
             case 13: return .truncate(path: known(.file), size: random.chance(0.5) ? random.below(5000) : random.below(shape.largestFile))
             case 14..<17:
                 let (offset, count) = extent(shape.largestWrite)
-                return .allocate(slot: slot, mode: random.pick(full ? [3] : [0, 1, 3, 3, 16, 17]), offset: offset, count: count)
+                return .allocate(slot: slot, mode: random.pick(full ? [3] : shape.zeroesRanges ? [0, 1, 3, 3, 16, 17] : [0, 1, 3, 3]), offset: offset, count: count)
             case 17:
                 let (offset, count) = extent(shape.largestWrite)
                 return .copy(slot: slot, offset: offset, slot2: openSlot() ?? slot, offset2: random.below(shape.largestFile / 2), count: full ? 1 : count)
@@ -234,7 +240,7 @@ package struct VolumeWorkload {
             case .fsync, .sync: return "\(operation): no space is told at write, not here"
             default: break
             }
-            if case .write = operation, usedBytes < 1_000_000 { return "\(operation): no space with \(usedBytes) bytes used" }
+            if case .write = operation, usedBytes < 100_000, !shape.spaceIsShort { return "\(operation): no space with \(usedBytes) bytes used" }
             return nil
         }
         let expected = apply(operation, result)
@@ -256,7 +262,7 @@ package struct VolumeWorkload {
         case .close(let slot): return (model.close(slot), nil)
         case .write(let slot, let offset, let count, let seed):
             let bytes = VolumeWorkload.bytes(count, seed: seed)
-            let isShort = result > 0 && result < count && usedBytes > 1_000_000
+            let isShort = result > 0 && result < count && (shape.spaceIsShort || usedBytes > 100_000)
             if isShort { refusals += 1 }
             return (model.write(slot, isShort ? Array(bytes.prefix(Int(result))) : bytes, at: offset), nil)
         case .read(let slot, let offset, let count):
@@ -267,7 +273,7 @@ package struct VolumeWorkload {
         case .truncateOpen(let slot, let size): return (model.truncate(slot: slot, size), nil)
         case .allocate(let slot, let mode, let offset, let count): return (model.allocate(slot, mode: mode, offset, count), nil)
         case .copy(let slot, let offset, let slot2, let offset2, let count):
-            let isShort = result > 0 && result < count && usedBytes > 1_000_000
+            let isShort = result > 0 && result < count && (shape.spaceIsShort || usedBytes > 100_000)
             return (model.copy(slot, at: offset, to: slot2, at: offset2, isShort ? Int(result) : count), nil)
         case .fsync(let slot, _): return (model.handles[slot] == nil ? -9 : 0, nil)
         case .mkdir(let path, let mode): return (model.make(path, .directory, mode: mode), nil)

@@ -29,7 +29,7 @@ struct RunCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The prefix of the volume's paths.", valueName: "path"))
     var at = "/dash"
 
-    @Option(help: ArgumentHelp("With --image: memory for cached blocks.", valueName: "size"))
+    @Option(help: ArgumentHelp("With --image: memory for cached blocks; 64M where it is not given.", valueName: "size"))
     var cache: Size?
 
     @Argument(parsing: .postTerminator, help: "The command and its arguments, after --.")
@@ -52,7 +52,8 @@ struct RunCommand: ParsableCommand {
             throw ChildProcess.become(command, environment: environment)
         }
         ChildProcess.blockWatchedSignals()
-        let server = try PrivateServer(device: image, options: cache.map { ["--cache", "\($0.bytes)"] } ?? [])
+        // Less than a server that stays: all of it is made ready before the command starts.
+        let server = try PrivateServer(device: image, options: ["--cache", "\(cache?.bytes ?? 64 << 20)"])
         environment["DASHFS_SOCKET"] = server.socket
         let status: Int32
         do throws(Failure) {

@@ -5,8 +5,8 @@ import Testing
 import Volume
 
 @Suite struct CrashTests {
-    static let seeds: [UInt64] = (1...18).map { UInt64($0) }
-    static let statesPerSeed = 290
+    static let seeds: [UInt64] = (1...20).map { UInt64($0) }
+    static let statesPerSeed = 250
 
     static func configuration(_ seed: UInt64, nonce: UInt64) -> Volume.Configuration {
         var configuration = VolumeHarness.smallConfiguration(nonce: nonce)
@@ -15,7 +15,7 @@ import Volume
     }
 
     static func run(_ seed: UInt64) throws -> CrashRun {
-        try CrashRun(seed: seed, operations: 1000, configuration: configuration(seed, nonce: seed)) {
+        try CrashRun(seed: seed, operations: 900, configuration: configuration(seed, nonce: seed)) {
             if seed % 3 == 1 { $0.atomicWriteUnit = 4096 }
             if seed % 5 == 1 { $0.volatileCache = false }
         }

@@ -75,9 +75,10 @@ private struct Attempt {
         return list
     }
 
-    private static func prepared() throws -> MemoryDevice {
-        let device = try MemoryDevice(size: VolumeHarness.smallSize) { $0.atomicWriteUnit = 512 }
-        try VolumeHarness.format(device)
+    /// A volume with something of everything; small, because it is copied for every miss.
+    private static func prepared() throws -> SharedImage {
+        let device = try MemoryDevice(size: (256 + 4 * 512 + 2) * 4096) { $0.atomicWriteUnit = 512 }
+        try VolumeHarness.format(device, blocksPerGroup: 512)
         let volume = try VolumeHarness(device, configuration: configuration)
         for name in ["/d", "/e", "/empty"] { _ = volume.run(.mkdir, name) { $0.mode = 0o755 } }
         for number in 0..<30 { _ = volume.close(volume.open("/d/e\(number)", 0o102)) }
@@ -92,7 +93,7 @@ private struct Attempt {
         _ = volume.run(.symlink, "/long0", String(repeating: "y", count: 3000))
         _ = volume.setAttribute("/small", "user.big", bytes(6000, 8))
         volume.unmount()
-        return device
+        return unsafe SharedImage(copying: UnsafeRawBufferPointer(device.bytes))
     }
 
     private static var configuration: Volume.Configuration {
@@ -103,8 +104,8 @@ private struct Attempt {
     }
 
     /// Result, accesses, and a checksum of everything but the journal.
-    private static func run(_ attempt: Attempt, on image: MemoryDevice, missAt: Int) throws -> (result: String, accesses: Int, bytes: UInt64) {
-        let device = RecordingDevice(copying: image, seed: 1)
+    private static func run(_ attempt: Attempt, on image: SharedImage, missAt: Int) throws -> (result: String, accesses: Int, bytes: UInt64) {
+        let device = image.privateDevice(description: "a copy") { $0.atomicWriteUnit = 512 }
         let volume = try VolumeHarness(device, configuration: configuration)
         let handle = attempt.prepare(volume)
         volume.volume.forceMissAt = missAt
@@ -113,7 +114,7 @@ private struct Attempt {
         let accesses = volume.volume.lastAccesses
         let closed = volume.volume.takeNotes()
         volume.unmount()
-        return (result + closed.joined(), accesses, CrashTests.groups(device.current))
+        return (result + closed.joined(), accesses, CrashTests.groups(device))
     }
 
     @Test func everyAccessOfEveryOperationMayMiss() throws {

@@ -150,7 +150,15 @@ struct SecondReaderTests {
             volume.unmount()
             let whole = Data(device.contents)
             var kinds: Set<UInt8> = []
-            for block in 0..<(whole.count / 4096) {
+            func number(_ at: Int, _ bytes: Int) -> Int { (0..<bytes).reduce(0) { $0 | Int(whole[at + $1]) << (8 * $1) } }
+            let (groupStart, blocksPerGroup) = (number(144, 8), number(160, 4))
+            // What was freed keeps its old header; nobody reads it.
+            func isInUse(_ block: Int) -> Bool {
+                guard block >= groupStart, block < whole.count / 4096 - 1 else { return true }
+                let (group, bit) = (block - groupStart).quotientAndRemainder(dividingBy: blocksPerGroup)
+                return whole[(groupStart + group * blocksPerGroup + 1) * 4096 + 64 + bit / 8] & 1 << UInt8(bit % 8) != 0
+            }
+            for block in 0..<(whole.count / 4096) where isInUse(block) {
                 let kind = whole[block * 4096 + 16]
                 let isMetadata = Array(whole[(block * 4096)..<(block * 4096 + 4)]) == [0x44, 0x53, 0x48, 0x46]
                 let ownAddress = (0..<8).reduce(0) { $0 | Int(whole[block * 4096 + 8 + $1]) << (8 * $1) }

@@ -13,6 +13,7 @@ enum {
     /// One more table entry than descriptors: the working directory.
     DASHFS_DIRECTORY_ENTRY = DASHFS_DESCRIPTOR_LIMIT,
     DASHFS_DESCRIPTION_LIMIT = 65536,
+    DASHFS_BORROWERS = 8,
     DASHFS_SCRATCH_BLOCKS = 32,
     DASHFS_SCRATCH_BYTES = 16384,
 };
@@ -28,6 +29,15 @@ struct dashfs_description {
     uint64_t session;
 };
 
+/// The working directory of a vfork child that has changed its own: it may not change what is its parent's memory too.
+struct dashfs_borrower {
+    int64_t process;
+    uint64_t inode;
+    uint32_t is_ours, length;
+    uint8_t text[DASHFS_TEXT_CAPACITY];
+};
+
+extern __attribute__((visibility("hidden"))) struct dashfs_borrower dashfs_borrowers[DASHFS_BORROWERS];
 extern __attribute__((visibility("hidden"))) uint32_t dashfs_entries[DASHFS_DESCRIPTOR_LIMIT + 1];
 extern __attribute__((visibility("hidden"))) struct dashfs_description dashfs_descriptions[DASHFS_DESCRIPTION_LIMIT];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];
@@ -42,6 +52,10 @@ static inline uint32_t *_Nonnull dashfs_entry(uint32_t index) {
 static inline struct dashfs_description *_Nonnull dashfs_description_at(uint32_t index) {
     return &dashfs_descriptions[index % DASHFS_DESCRIPTION_LIMIT];
 }
+static inline struct dashfs_borrower *_Nonnull dashfs_borrower_at(uint32_t index) {
+    return &dashfs_borrowers[index % DASHFS_BORROWERS];
+}
+static inline uint8_t *_Nonnull dashfs_borrower_text(struct dashfs_borrower *_Nonnull borrower) { return borrower->text; }
 static inline uint8_t *_Nonnull dashfs_prefix_text(void) { return dashfs_prefix_bytes; }
 static inline uint8_t *_Nonnull dashfs_socket_text(void) { return dashfs_socket_bytes; }
 static inline uint8_t *_Nonnull dashfs_directory_text(void) { return dashfs_directory_bytes; }

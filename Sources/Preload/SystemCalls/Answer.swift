@@ -60,6 +60,7 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .chdir:
         if let result = PathCalls.answer(number, frame, memory) { return result }
         return leaving(dashfs_raw_syscall3(frame.number, first, 0, 0))
+    case .truncate where second < 0: return -ErrorNumber.invalid
     case .umask:
         let old = dashfs_raw_syscall3(frame.number, first, 0, 0)
         if !Connection.isBorrowed { FileModeMask.hasBecome(UInt32(truncatingIfNeeded: first)) }
@@ -93,6 +94,9 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
 private func onDescriptor(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
     PathCalls.onFile(frame.argument0) { channel, place, file in
         let (second, third) = (frame.argument1, frame.argument2)
+        if number == .ftruncate, second < 0 { return WireCompletion(result: -ErrorNumber.invalid) }
+        if number == .fsetxattr, UInt32(truncatingIfNeeded: frame.argument4) & ~3 != 0 { return WireCompletion(result: -ErrorNumber.invalid) }
+        if file.isPathOnly, number != .fstat, number != .fstatfs { return WireCompletion(result: -ErrorNumber.badDescriptor) }
         switch number {
         case .lseek:
             return WireCompletion(result: channel.seek(file.handle, offset: second, whence: UInt32(truncatingIfNeeded: third)))
@@ -104,6 +108,8 @@ private func onDescriptor(_ number: SystemCallNumber, _ frame: SystemCallFrame, 
         case .flock: return WireCompletion(result: channel.flock(file.handle, operation: UInt32(truncatingIfNeeded: second)))
         case .fallocate:
             guard third >= 0, frame.argument3 > 0 else { return WireCompletion(result: -ErrorNumber.invalid) }
+            // FALLOC_FL_PUNCH_HOLE (2) goes with FALLOC_FL_KEEP_SIZE (1) only.
+            if second & 3 == 2 { return WireCompletion(result: -ErrorNumber.notSupported) }
             return WireCompletion(
                 result: channel.fallocate(
                     file.handle, mode: UInt32(truncatingIfNeeded: second), offset: third, length: UInt64(frame.argument3)))

@@ -14,6 +14,8 @@ enum Boundary {
         _ number: SystemCallNumber, _ call: SystemCallFrame, _ old: Location, _ new: Location, isLink: Bool, _ memory: ProgramMemory
     ) -> Int64 {
         let flags = number == .linkat || number == .renameat2 ? UInt32(truncatingIfNeeded: call.argument4) : 0
+        // Texts that cannot be paths come before what the first path leads to, directory descriptors after.
+        if new.kind == .error, new.error != -20, new.error != -ErrorNumber.badDescriptor { return new.error }
         let first: Int64
         if let session = old.session {
             first = isLink ? status(session, old.place, flags & 0x400 != 0 ? 0 : noFollow) : parent(session, old.place)
@@ -21,6 +23,7 @@ enum Boundary {
             first = outside(number, call, oldIsOurs: false, isLink: isLink)
         }
         if first < 0, first != crossing { return first }
+        if new.kind == .error { return new.error }
         guard let session = new.session else { return outside(number, call, oldIsOurs: true, isLink: isLink) }
         if isLink, status(session, new.place, noFollow) == 0 { return -17 }
         let second = parent(session, new.place)

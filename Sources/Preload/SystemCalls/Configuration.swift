@@ -33,6 +33,7 @@ enum Configuration {
         }
         guard unsafe prefixLength > 1 else { return }
         unsafe on = true
+        Connection.start()
         Handover.take(environment)
         WorkingDirectory.noteKernelDirectory()
     }

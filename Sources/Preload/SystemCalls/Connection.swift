@@ -11,6 +11,8 @@ import CSystem
 enum Connection {
     nonisolated(unsafe) private static var state: UInt = 0
     nonisolated(unsafe) private static var process: Int64 = 0
+    /// A page of one word: 1, and zeroed by the kernel in a forked child but not in a vfork child, which has the parent's memory.
+    nonisolated(unsafe) private static var ownWord: UInt = 0
     nonisolated(unsafe) private static var latest: UInt32 = 0
     nonisolated(unsafe) private static var lock: UInt32 = 0
     nonisolated(unsafe) private static var pathOnly: Int32 = -1
@@ -35,12 +37,33 @@ enum Connection {
         return connect()
     }
 
+    /// A session that a vfork child made for one call, because the parent has none: not to be kept.
+    @inline(__always)
+    static func isTemporary(_ session: Session) -> Bool { unsafe UInt(bitPattern: session.state) != state && session.isTemporary }
+
     /// The session, if this process has one.
     static var existing: Session? { present }
 
-    /// Whether the caller is a vfork child of the process that connected: it has the memory but not the descriptors.
+    /// Once, at the start of the program.
+    static func start() {
+        let protection = Int32(dashfs_protection_read | dashfs_protection_write)
+        let page = dashfs_sys_map(-1, 4096, protection, Int32(dashfs_map_private | dashfs_map_anonymous))
+        guard page > 0, let word = unsafe UnsafeMutableRawPointer(bitPattern: page) else { return }
+        unsafe _ = dashfs_sys_advise(word, 4096, Int32(dashfs_advice_wipeonfork))
+        unsafe dashfs_store32(word, 1)
+        unsafe ownWord = UInt(bitPattern: page)
+        unsafe process = Int64(dashfs_sys_getpid())
+    }
+
+    /// Whether the caller is a vfork child: its memory is the parent's, and must stay as it is; its descriptors are its own.
     static var isBorrowed: Bool {
-        unsafe present != nil && process != Int64(dashfs_sys_getpid())
+        let own = Int64(dashfs_sys_getpid())
+        if unsafe process == own { return false }
+        guard let word = unsafe UnsafeMutableRawPointer(bitPattern: ownWord) else { return false }
+        if unsafe dashfs_load32(word) == 1 { return true }
+        unsafe process = own
+        unsafe dashfs_store32(word, 1)
+        return false
     }
 
     /// Paths are asked for with the new identity from now on; open files keep the old one's, as in the kernel.
@@ -87,13 +110,18 @@ enum Connection {
             dashfs_signals_restore(mask)
         }
         if let session = present { return (session, 0) }
-        forgetParent()
+        let isBorrowed = self.isBorrowed
+        if !isBorrowed { forgetParent() }
         let socket = Configuration.socket
         guard let path = unsafe socket.address else { return (nil, -ErrorNumber.notConnected) }
         let floor = descriptorFloor()
         do throws(ErrorCode) {
             let session = try unsafe Session.connect(
                 path: path, length: socket.count, prefix: Configuration.prefix, descriptorFloor: floor)
+            if isBorrowed {
+                session.markTemporary()
+                return (session, 0)
+            }
             Descriptors.reserve(session.socket)
             Descriptors.reserve(session.doorbell)
             let problem = makePlaceholder(session.socket, floor)
@@ -102,7 +130,6 @@ enum Connection {
                 return (nil, problem)
             }
             if generation == 0 { unsafe latest = 1 }
-            unsafe process = Int64(dashfs_sys_getpid())
             unsafe state = UInt(bitPattern: session.state)
             return (session, 0)
         } catch {
@@ -153,7 +180,7 @@ enum Connection {
     private static func complain(_ errno: Int64) {
         if unsafe complained { return }
         unsafe complained = true
-        var line = Line()
+        guard var line = LongLine() else { return }
         line.append("dashfs: ")
         line.append(Configuration.prefix)
         line.append(" is not available: ")
@@ -181,9 +208,33 @@ enum Connection {
     }
 }
 
-extension Line {
+extension Session {
+    /// A word of the session's memory that `SessionState` leaves alone.
+    private var temporaryWord: UnsafeMutableRawPointer { unsafe base + 3072 }
+    fileprivate func markTemporary() { unsafe dashfs_store32(temporaryWord, 1) }
+    fileprivate var isTemporary: Bool { unsafe dashfs_load32(temporaryWord) == 1 }
+}
+
+/// A line under construction in scratch memory: this may run on a small stack.
+private struct LongLine: ~Copyable {
+    private let scratch: Scratch
+    private var count = 0
+
+    init?() {
+        guard let scratch = Scratch() else { return nil }
+        self.scratch = scratch
+    }
+
     mutating func append(_ text: PathBytes) {
         guard let start = unsafe text.address else { return }
-        for index in 0..<text.count { append(byte: unsafe Text.byte(start, index)) }
+        let room = min(text.count, Scratch.bytes - count)
+        unsafe dashfs_copy(scratch.base + count, start, room)
+        count += room
     }
+    mutating func append(_ text: StaticString) { unsafe append(PathBytes(text.utf8Start, count: text.utf8CodeUnitCount)) }
+    mutating func append(number: Int64) {
+        guard count + 20 <= Scratch.bytes else { return }
+        unsafe count += Text.write(number: number.magnitude, to: scratch.base + count)
+    }
+    func write() { _ = unsafe dashfs_sys_write(2, scratch.base, count) }
 }

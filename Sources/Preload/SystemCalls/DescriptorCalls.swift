@@ -5,17 +5,24 @@ import CSystem
 
 enum DescriptorCalls {
     /// open(2) has succeeded on the server: a descriptor for its handle, or a negated errno with the handle closed.
-    static func place(_ opened: WireCompletion, closeOnExec: Bool, _ session: Session, _ channel: Channel) -> Int64 {
+    static func place(_ opened: WireCompletion, flags: UInt32, _ session: Session, _ channel: Channel) -> Int64 {
         let handle = Int32(truncatingIfNeeded: opened.result)
+        let closeOnExec = flags & OpenFlags.closeOnExec != 0
         let duplicate: Int64 = closeOnExec ? 1030 /* F_DUPFD_CLOEXEC */ : 0 /* F_DUPFD */
         let number = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(Connection.placeholder), duplicate, 0)
         guard number >= 0 else {
             _ = channel.close(handle)
             return number
         }
+        if Connection.isBorrowed {
+            // It would be the parent's table. What the child inherits by exec is a placeholder in any case.
+            _ = channel.close(handle)
+            return number
+        }
+        let mode = UInt32(truncatingIfNeeded: opened.info1) | (flags & OpenFlags.pathOnly != 0 ? Description.pathOnlyBit : 0)
         guard number < Int64(DASHFS_DESCRIPTOR_LIMIT),
             let description = Descriptors.make(
-                handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0, session: session,
+                handle: handle, mode: mode, inode: opened.info0, session: session,
                 generation: Connection.generation)
         else {
             _ = dashfs_sys_close(Int32(truncatingIfNeeded: number))
@@ -128,12 +135,14 @@ enum DescriptorCalls {
         defer { file.release() }
         guard let session = file.session else { return -ErrorNumber.badDescriptor }
         switch command {
+        case 4 where file.isPathOnly: return -ErrorNumber.badDescriptor
         case 3, 4:  // F_GETFL, F_SETFL
             guard let channel = session.acquire() else { return -ErrorNumber.io }
             defer { session.release(channel) }
             if command == 4 { return channel.statusFlags(file.handle, set: UInt32(truncatingIfNeeded: frame.argument2)) }
             let flags = channel.statusFlags(file.handle, set: nil)
             return flags < 0 ? flags : OpenFlags.asShown(UInt32(truncatingIfNeeded: flags))
+        case _ where file.isPathOnly: return -ErrorNumber.badDescriptor
         case 5, 6, 7:
             return RecordLocks.control(file, session, UInt32(command), UInt64(bitPattern: frame.argument2), memory)
         case 8, 10, 9, 11: return command == 9 || command == 11 ? 0 : -ErrorNumber.invalid  // F_SETOWN, F_SETSIG; F_GETOWN, F_GETSIG
@@ -146,7 +155,7 @@ enum DescriptorCalls {
     static func deviceControl(_ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let file = Descriptors.pin(frame.argument0) else { return nil }
         defer { file.release() }
-        guard let session = file.session else { return -ErrorNumber.badDescriptor }
+        guard let session = file.session, !file.isPathOnly else { return -ErrorNumber.badDescriptor }
         let notTerminal: Int64 = -25
         switch UInt32(truncatingIfNeeded: frame.argument1) {
         case 0x5451, 0x5450:  // FIOCLEX, FIONCLEX, which a placeholder refuses

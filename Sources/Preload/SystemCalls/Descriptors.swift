@@ -121,6 +121,9 @@ enum Descriptors {
     var mode: UInt32 { unsafe row.pointee.mode }
     var inode: UInt64 { unsafe row.pointee.inode }
     var generation: UInt32 { unsafe row.pointee.generation }
+    /// Opened with O_PATH.
+    var isPathOnly: Bool { mode & Description.pathOnlyBit != 0 }
+    static let pathOnlyBit: UInt32 = 1 << 31
     var isDirectory: Bool { mode & 0o170000 == 0o040000 }
     var isRegular: Bool { mode & 0o170000 == 0o100000 }
 

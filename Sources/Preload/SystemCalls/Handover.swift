@@ -79,7 +79,10 @@ enum Handover {
 
     private static func survivesExec(_ number: UInt32) -> Bool {
         let flags = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(number), 1 /* F_GETFD */, 0)
-        return flags >= 0 && flags & 1 == 0
+        guard flags >= 0, flags & 1 == 0 else { return false }
+        // A vfork child may have put something else there than its parent's table says.
+        let status = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(number), 3 /* F_GETFL */, 0)
+        return status >= 0 && status & Int64(OpenFlags.pathOnly) != 0
     }
 
     private static func compose(_ target: UnsafeMutableRawPointer, _ capacity: Int) -> Bool {

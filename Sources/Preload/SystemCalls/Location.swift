@@ -42,7 +42,10 @@ let currentDirectory: Int64 = -100
 
     func isOfSession(_ other: Location) -> Bool { unsafe state == other.state }
 
-    func release() { pinned?.release() }
+    func release() {
+        pinned?.release()
+        if let session, Connection.isTemporary(session) { session.disconnect() }
+    }
 
     /// - Parameters:
     ///   - directory: the call's directory descriptor, or `currentDirectory`.

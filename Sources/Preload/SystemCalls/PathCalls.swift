@@ -83,8 +83,32 @@ enum PathCalls {
             allowsEmpty: rules.allowsEmpty, follows: rules.follows)
         switch location.kind {
         case .kernel: return nil
-        case .error: return location.error
+        case .error: return badArgument(number, frame, memory) ?? location.error
         case .ours: return answerOne(number, frame, arguments, location, memory)
+        }
+    }
+
+    /// What the kernel finds wrong with a call's other arguments before it looks at the path.
+    private static func badArgument(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
+        func flags(_ value: Int64, allowed: UInt32) -> Int64? {
+            UInt32(truncatingIfNeeded: value) & ~allowed == 0 ? nil : -ErrorNumber.invalid
+        }
+        switch number {
+        case .unlinkat: return flags(frame.argument2, allowed: 0x200)
+        case .access: return flags(frame.argument1, allowed: 7)
+        case .faccessat: return flags(frame.argument2, allowed: 7)
+        case .faccessat2: return flags(frame.argument2, allowed: 7) ?? flags(frame.argument3, allowed: 0x1300)
+        case .newfstatat: return flags(frame.argument3, allowed: 0x1900)
+        case .fchmodat2, .utimensat: return flags(frame.argument3, allowed: 0x1100)
+        case .fchownat: return flags(frame.argument4, allowed: 0x1100)
+        case .setxattr, .lsetxattr: return flags(frame.argument4, allowed: 3)
+        case .mknod, .mknodat:
+            let mode = number == .mknod ? frame.argument1 : frame.argument2
+            return mode & 0o170000 == 0o040000 ? -1 : nil
+        case .symlink, .symlinkat:
+            guard let target = AttributeCalls.text(UInt64(bitPattern: frame.argument0), memory) else { return -14 }
+            return target.count > Layout.pathLimit ? -ErrorNumber.nameTooLong : target.count == 0 ? -ErrorNumber.noEntry : nil
+        default: return nil
         }
     }
 
@@ -95,7 +119,10 @@ enum PathCalls {
     /// utimensat(2) takes no path at all for futimens(3).
     private static func withoutPath(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard number == .utimensat || number == .futimesat, frame.argument1 == 0, Descriptors.isFile(frame.argument0) else { return nil }
-        return onFile(frame.argument0) { channel, place, _ in AttributeCalls.perform(number, frame, channel, place, memory) }
+        return onFile(frame.argument0) { channel, place, file in
+            if file.isPathOnly { return WireCompletion(result: -ErrorNumber.badDescriptor) }
+            return AttributeCalls.perform(number, frame, channel, place, memory)
+        }
     }
 
     /// Whether an empty path means the descriptor, and whether a link at the end is followed (as far as that is known before the work).
@@ -227,11 +254,10 @@ enum PathCalls {
                 old.release()
                 new.release()
             }
-            if old.kind == .error { return old.error }
-            if new.kind == .error { return new.error }
             if isLink, flags & ~(emptyPath | 0x400) != 0 { return -ErrorNumber.invalid }
             // RENAME_EXCHANGE (2) goes with nothing else.
             if !isLink, flags & ~7 != 0 || flags & 2 != 0 && flags & 5 != 0 { return -ErrorNumber.invalid }
+            if old.kind == .error { return old.error }
             guard old.kind == .ours, new.kind == .ours else {
                 return Boundary.answer(number, call, old, new, isLink: isLink, memory)
             }
@@ -318,7 +344,7 @@ enum PathCalls {
             return WireCompletion(result: -6)
         }
         return WireCompletion(
-            result: DescriptorCalls.place(opened, closeOnExec: opening.flags & OpenFlags.closeOnExec != 0, session, channel))
+            result: DescriptorCalls.place(opened, flags: opening.flags, session, channel))
     }
 
     // MARK: Descriptors

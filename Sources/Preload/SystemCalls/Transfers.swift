@@ -112,7 +112,10 @@ enum Transfers {
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
         let sum = total(vector, count, memory)
-        if sum < 0 { return refusal(channel.readInPlace(file.handle, count: 0, offset: place(offset, 0)), sum) }
+        if sum < 0 {
+            let empty = channel.readInPlace(file.handle, count: 0, offset: place(offset, 0))
+            return empty == -ErrorNumber.badDescriptor ? empty : sum
+        }
         var done = 0
         var checked = Pieces(vector: vector, count: Int(count))
         var pieces = checked

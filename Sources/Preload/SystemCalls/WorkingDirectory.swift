@@ -16,12 +16,44 @@ enum WorkingDirectory {
     nonisolated(unsafe) private static var isPhysical = false
     nonisolated(unsafe) private static var number: UInt64 = 0
 
-    @inline(__always) static var isOurs: Bool { unsafe ours }
+    /// How many vfork children have changed their working directory: their rows are used in turn.
+    nonisolated(unsafe) private static var borrowers: UInt32 = 0
+
+    @inline(__always) static var isOurs: Bool {
+        if unsafe borrowers != 0, let row = unsafe borrowed() { return unsafe row.pointee.is_ours != 0 }
+        return unsafe ours
+    }
     /// If the kernel's working directory is above the prefix: how many of the prefix's components it consists of. Else -1.
     @inline(__always) static var prefixDepth: Int { unsafe depth }
-    static var inode: UInt64 { unsafe number }
+    static var inode: UInt64 {
+        if unsafe borrowers != 0, let row = unsafe borrowed() { return unsafe row.pointee.inode }
+        return unsafe number
+    }
 
-    static var text: PathBytes { unsafe PathBytes(dashfs_directory_text(), count: textLength) }
+    /// The row of the calling process, if it is a vfork child that has changed its working directory.
+    private static func borrowed() -> UnsafeMutablePointer<dashfs_borrower>? {
+        let own = Int64(dashfs_sys_getpid())
+        for index in 0..<UInt32(DASHFS_BORROWERS) where unsafe dashfs_borrower_at(index).pointee.process == own {
+            return unsafe Connection.isBorrowed ? dashfs_borrower_at(index) : nil
+        }
+        return nil
+    }
+
+    /// The row that the calling vfork child writes.
+    private static func borrow() -> UnsafeMutablePointer<dashfs_borrower> {
+        if let row = unsafe borrowed() { return unsafe row }
+        unsafe borrowers &+= 1
+        let row = unsafe dashfs_borrower_at(borrowers)
+        unsafe row.pointee.process = Int64(dashfs_sys_getpid())
+        return unsafe row
+    }
+
+    static var text: PathBytes {
+        if unsafe borrowers != 0, let row = unsafe borrowed() {
+            return unsafe PathBytes(dashfs_borrower_text(row), count: Int(row.pointee.length))
+        }
+        return unsafe PathBytes(dashfs_directory_text(), count: textLength)
+    }
 
     /// To be called when the kernel's working directory has changed.
     static func noteKernelDirectory() {
@@ -41,6 +73,11 @@ enum WorkingDirectory {
 
     /// The kernel's working directory has become the program's.
     static func leave() {
+        if Connection.isBorrowed {
+            let row = unsafe borrow()
+            unsafe row.pointee.is_ours = 0
+            return
+        }
         unsafe ours = false
         Descriptors.setDirectory(nil)
         noteKernelDirectory()
@@ -58,7 +95,8 @@ enum WorkingDirectory {
 
     /// The working directory's description, kept alive until `release`; opened anew where it was opened by another process.
     static func pin() -> (description: Description?, error: Int64) {
-        if let description = Descriptors.pin(entry: Descriptors.directoryEntry) {
+        let isBorrower = unsafe borrowers != 0 && borrowed() != nil
+        if !isBorrower, let description = Descriptors.pin(entry: Descriptors.directoryEntry) {
             if description.session != nil { return (description, 0) }
             description.release()
         }
@@ -77,6 +115,8 @@ enum WorkingDirectory {
             _ = channel.close(handle)
             return (nil, -ErrorNumber.noEntry)
         }
+        // A vfork child's lasts for one call.
+        if isBorrower { return (description, 0) }
         _ = description.retain()
         Descriptors.setDirectory(description)
         return (description, 0)
@@ -119,6 +159,20 @@ enum WorkingDirectory {
             (start, length) = (found.start, found.length)
             isPhysicalNow = true
         }
+        if !isOurs {
+            // Numbers are the only names there, and nobody can make others.
+            let nowhere: StaticString = "/proc/self/fdinfo"
+            _ = unsafe dashfs_raw_syscall3(SystemCallNumber.chdir.rawValue, Int64(Int(bitPattern: nowhere.utf8Start)), 0, 0)
+        }
+        if Connection.isBorrowed {
+            _ = channel.close(handle)
+            let row = unsafe borrow()
+            unsafe dashfs_copy(dashfs_borrower_text(row), scratch.base + start, length)
+            unsafe row.pointee.length = UInt32(truncatingIfNeeded: length)
+            unsafe row.pointee.inode = opened.info0
+            unsafe row.pointee.is_ours = 1
+            return 0
+        }
         guard
             let description = Descriptors.make(
                 handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0, session: session,
@@ -131,12 +185,7 @@ enum WorkingDirectory {
         unsafe textLength = length
         unsafe number = opened.info0
         unsafe isPhysical = isPhysicalNow
-        if !isOurs {
-            // Numbers are the only names there, and nobody can make others.
-            let nowhere: StaticString = "/proc/self/fdinfo"
-            _ = unsafe dashfs_raw_syscall3(SystemCallNumber.chdir.rawValue, Int64(Int(bitPattern: nowhere.utf8Start)), 0, 0)
-            unsafe ours = true
-        }
+        unsafe ours = true
         Descriptors.setDirectory(description)
         return 0
     }

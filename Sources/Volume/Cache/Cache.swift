@@ -280,8 +280,10 @@ import CSystem
 
     // MARK: Rebuilding
 
-    /// Builds the private structures from the headers. Fills under way are lost with the process that asked for them.
-    func rebuild() {
+    /// Builds the private structures from the headers. Fills under way are lost with the process that asked for them, and so are writes,
+    /// whose frames are dirty again; data on its way to fresh blocks stays on its way, for its record waits for it.
+    /// - Parameter kept: frames that a record names which is published and not applied: neither free nor used.
+    func rebuild(keeping kept: Set<Int> = []) {
         index.removeAll()
         freeList.removeAll()
         unsafe privates.update(repeating: Private(), count: count)
@@ -291,14 +293,21 @@ import CSystem
         var withImage: [(sequence: UInt64, frame: Int)] = []
         for frame in (0..<count).reversed() {
             let header = unsafe headers[frame]
-            if header.state == .empty || header.state == .filling || header.flags & FrameFlag.detached != 0 {
+            let isUsed = header.state != .empty && header.state != .filling
+            if isUsed && header.flags & FrameFlag.detached != 0 && header.flags & FrameFlag.ordered != 0 { continue }
+            if !isUsed || header.flags & FrameFlag.detached != 0 {
+                if kept.contains(frame) { continue }
                 unsafe headers[frame] = .empty
                 freeList.give(frame)
                 continue
             }
             index.insert(HashIndex.hash(header.owner, header.index), slot: frame)
-            if header.state == .writing { unsafe headers[frame].state = .dirty }
+            if header.state == .writing && header.flags & FrameFlag.ordered == 0 { unsafe headers[frame].state = .dirty }
             if header.owner != 0 && header.flags & FrameFlag.needsWriteback != 0 { setNeedsWriteback(frame, true) }
+            // Neither waiting for write-back nor in the journal: it had just come home when the process died.
+            if header.imageSequence == 0 && header.flags & (FrameFlag.needsWriteback | FrameFlag.ordered) == 0 {
+                unsafe headers[frame].state = .clean
+            }
             if header.imageSequence != 0 { withImage.append((header.imageSequence, frame)) }
         }
         withImage.sort { ($0.sequence, $0.frame) < ($1.sequence, $1.frame) }

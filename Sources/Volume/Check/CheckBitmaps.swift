@@ -3,13 +3,14 @@ extension VolumeChecker {
     func checkBitmap(ofGroup number: Int) {
         let group = groups[number]
         let start = geometry.start(ofGroup: number)
-        if !group.isUnknown { checkCounters(number, group, start) }
         guard let block = readMetadata(start + 1, kind: BlockLayout.Kind.bitmap) else { return }
+        var markedCount = 0
         var leaked = Run()
         var unmarked = Run()
         for word in 0..<CheckedGroup.words {
             let marked = block.u64(GroupLayout.blockBitmapAt + word * 8)
             let used = unsafe group.used[word]
+            markedCount += marked.nonzeroBitCount
             if marked == used { continue }
             var difference = marked ^ used
             while difference != 0 {
@@ -25,6 +26,7 @@ extension VolumeChecker {
         }
         if leaked.count > 0 { tellLeaked(leaked) }
         if unmarked.count > 0 { tellUnmarked(unmarked) }
+        if !group.isUnknown { checkCounters(number, group, start, markedFree: CheckedGroup.words * 64 - markedCount) }
     }
 
     /// Neighbouring blocks with the same defect are one finding.
@@ -52,9 +54,10 @@ extension VolumeChecker {
         report(.error, .unmarkedBlocks, "\(run.count) blocks from \(run.first) on are in use and marked as free", block: run.first)
     }
 
-    private func checkCounters(_ number: Int, _ group: CheckedGroup, _ start: UInt64) {
+    /// A counter that agrees with the bitmap is not wrong by itself where the bitmap is: that has been said.
+    private func checkCounters(_ number: Int, _ group: CheckedGroup, _ start: UInt64, markedFree: Int) {
         let free = CheckedGroup.words * 64 - group.usedCount
-        if !blocksUnknown && free != group.freeBlocks {
+        if !blocksUnknown && free != group.freeBlocks && markedFree != group.freeBlocks {
             report(.warning, .groupCounter, "group \(number) has \(free) free blocks and says \(group.freeBlocks)", block: start)
         }
         var inUse = 0

@@ -178,6 +178,7 @@ extension Volume {
                 if !tx.isEmpty { try commit(tx, token: request.token, result: outcome.result) }
                 if tx.forcedMiss >= 0 { lastAccesses = tx.accesses }
                 progress = tx.nextProgress
+                if progress.ticketInode != 0 { engine.tickets[progress.ticketInode] = engine.current }
                 if outcome.again {
                     steps += 1
                     continue
@@ -371,7 +372,7 @@ extension Volume {
     func failWriters() {
         for parked in engine.parked {
             switch parked.reason {
-            case .journal, .durable, .writeback, .frames:
+            case .journal, .durable, .writeback, .frames, .ticket:
                 parked.failure = Errno.io
                 wake(parked)
             default: break

@@ -33,7 +33,7 @@ extension Volume {
         guard request.offset >= -1 else { throw .errno(Errno.invalid) }
         let start = request.offset >= 0 ? request.offset : description.offset
         let (size, shrinking) = try contentSize(description, tx)
-        if shrinking { throw .ticket(description.inode) }
+        if shrinking { throw shrinkingStop(description.inode) }
         let moved = progress.moved
         let offset = UInt64(start) + moved
         let wanted = min(UInt64(request.bufferLength), UInt64(Int64.max - start))
@@ -254,11 +254,11 @@ extension Volume {
             }
         }
         if block == 0 && flags == 0 {
-            let nodes = nodesFor(core.reserved + 1)
+            let nodes = nodesFor(core.reserved + 1, file)
             try requireSpace(1 + Int(nodes) - Int(core.reservedNodes), tx)
             core.reserved += 1
             tx.reserved += 1
-            releaseNodeReservation(core, tx)
+            releaseNodeReservation(core, file, tx)
             flags = FrameFlag.reserved
         }
         let frame = try tx.newFrame()

@@ -149,7 +149,7 @@ extension Volume {
             let core = try coreForWrite(inode, tx)
             core.reserved -= UInt32(reserved)
             tx.reserved -= reserved
-            releaseNodeReservation(core, tx)
+            releaseNodeReservation(core, inode, tx)
         }
     }
 

@@ -19,7 +19,7 @@ extension Volume {
         if !hasData && current.flags & wanted == 0 { return true }
         // An inode that nobody can reach any more needs no write-back: reclaim forgets its data.
         if current.flags & CoreInode.Flag.orphan != 0 && current.openCount == 0 { return true }
-        if current.flags & CoreInode.Flag.shrinking != 0 { throw .ticket(number) }
+        if current.flags & CoreInode.Flag.shrinking != 0 { throw shrinkingStop(number) }
 
         // Only what this transaction sees staged is used below; the list of indexes is a plan, checked frame by frame.
         var work = progress.work
@@ -78,7 +78,7 @@ extension Volume {
                     || capabilities.atomicWriteUnit >= BlockLayout.size && header.imageSequence == 0 && !log
                         && (header.block == 0 || header.block == target) && !journal.hasLiveData(target)
                 let busy = detachedImages.contains { $0.block == target }
-                try dispatch(frame, header, core, block: target, ordered: mayWriteHome && !busy && !log, tx)
+                try dispatch(frame, header, inode, core, block: target, ordered: mayWriteHome && !busy && !log, tx)
             }
             return run
         }
@@ -91,16 +91,16 @@ extension Volume {
         inode.blocks += UInt64(got)
         for offset in 0..<got {
             let frame = cache.find(inode.number, index + UInt64(offset))
-            try dispatch(frame, cache.header(frame), core, block: block + UInt64(offset), ordered: !log, tx)
+            try dispatch(frame, cache.header(frame), inode, core, block: block + UInt64(offset), ordered: !log, tx)
         }
         return got
     }
 
-    private func dispatch(_ frame: Int, _ header: FrameHeader, _ core: CoreInode, block: UInt64, ordered: Bool, _ tx: Transaction) throws(Stop) {
+    private func dispatch(_ frame: Int, _ header: FrameHeader, _ inode: Inode, _ core: CoreInode, block: UInt64, ordered: Bool, _ tx: Transaction) throws(Stop) {
         if header.flags & FrameFlag.reserved != 0 {
             core.reserved -= 1
             tx.reserved -= 1
-            releaseNodeReservation(core, tx)
+            releaseNodeReservation(core, inode, tx)
         }
         // A frame whose older content the journal holds is logged again: its home write must not tear what replay would restore.
         let inJournal = header.imageSequence != 0
@@ -142,14 +142,21 @@ extension Volume {
         core.cell.zero(0, CoreInode.size)
     }
 
-    /// Tree nodes that mapping so many more blocks may need at worst.
-    func nodesFor(_ reserved: UInt32) -> UInt32 {
-        reserved == 0 ? 0 : 8 + reserved * 4 / UInt32(max(2, min(configuration.treeFanout, Node.maximumSlots)))
+    /// Tree nodes that mapping so many more blocks of the file may need at worst: none while its extents fit into the inode.
+    func nodesFor(_ reserved: UInt32, _ inode: Inode) -> UInt32 {
+        let extents: UInt32
+        switch inode.mapping {
+        case InodeLayout.Mapping.inline: extents = 0
+        case InodeLayout.Mapping.extents: extents = inode.inlineCount
+        default: extents = UInt32(InodeLayout.inlineExtents)
+        }
+        if reserved == 0 || extents + reserved <= UInt32(InodeLayout.inlineExtents) { return 0 }
+        return 8 + reserved * 4 / UInt32(max(2, min(configuration.treeFanout, Node.maximumSlots)))
     }
 
     /// Brings the node reservation in line with the data reservation.
-    func releaseNodeReservation(_ core: CoreInode, _ tx: Transaction) {
-        let needed = nodesFor(core.reserved)
+    func releaseNodeReservation(_ core: CoreInode, _ inode: Inode, _ tx: Transaction) {
+        let needed = nodesFor(core.reserved, inode)
         tx.reserved += Int(needed) - Int(core.reservedNodes)
         core.reservedNodes = needed
     }

@@ -205,7 +205,7 @@ extension Volume {
     // MARK: Freed blocks
 
     /// Marks freed blocks as not reusable before the record that frees them is durable.
-    func holdFreed(_ start: UInt64, _ count: UInt64) {
+    func holdFreed(_ start: UInt64, _ count: UInt64, sequence: UInt64) {
         let group = geometry.group(ofBlock: start)
         if unsafe groups[group].pinned == nil {
             let words = UnsafeMutablePointer<UInt64>.allocate(capacity: Volume.bitmapWords + 8)
@@ -213,7 +213,7 @@ extension Volume {
             unsafe groups[group].pinned = words
         }
         setPinned(group, start, count, true)
-        heldFrees.append((journal.openSequence, start, count))
+        heldFrees.append((sequence, start, count))
         pinnedBlocks += Int(count)
     }
 

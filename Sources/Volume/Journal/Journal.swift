@@ -19,7 +19,8 @@ import CSystem
     let batchCapacity: Int
     /// Sequence that the open batch will carry: positions of operations in time.
     var openSequence: UInt64
-    var openIndex = 0
+    /// Which buffer: the sequence's parity, so that one store of the sequence says both.
+    var openIndex: Int
     var openLength = 0
     var openEntries = 0
     var openedAt: UInt64 = 0
@@ -50,6 +51,8 @@ import CSystem
     private var loggedData: [UInt64: UInt64] = [:]
     private var loggedOrder: [(sequence: UInt64, block: UInt64)] = []
     private var loggedHead = 0
+    /// After adoption: what older records hold is not known, so every block counts as logged until the tail has passed this one.
+    var unknownBefore: UInt64 = 0
     /// Someone waits for records up to this one.
     var wanted: UInt64 = 0
 
@@ -57,6 +60,7 @@ import CSystem
         self.ring = ring
         self.batchCapacity = batchCapacity
         openSequence = firstSequence
+        openIndex = Int(firstSequence & 1)
         head = 0
         durableSequence = firstSequence - 1
         durableTail = LiveRecord(sequence: firstSequence, position: 0)
@@ -69,7 +73,9 @@ import CSystem
         loggedOrder.append((openSequence, block))
     }
 
-    func hasLiveData(_ block: UInt64) -> Bool { !loggedData.isEmpty && loggedData[block] != nil }
+    func hasLiveData(_ block: UInt64) -> Bool {
+        durableTail.sequence < unknownBefore || !loggedData.isEmpty && loggedData[block] != nil
+    }
 
     /// After the durable tail has moved.
     mutating func forgetPassedData() {
@@ -161,15 +167,15 @@ extension Volume {
         journal.sealedTail =
             tail.position == .max ? Journal.LiveRecord(sequence: journal.sealedSequence, position: journal.sealedPosition) : tail
         journal.openSequence += 1
-        journal.openIndex = 1 - journal.openIndex
+        journal.openIndex = Int(journal.openSequence & 1)
         journal.openLength = 0
         journal.openEntries = 0
         journal.openOrdered = 0
         journal.openHadOrdered = false
         journal.openedAt = clock.monotonic
-        region.store(.openSequence, journal.openSequence)
-        region.store(.openBatch, UInt64(journal.openIndex))
         region.store(journal.openIndex == 0 ? .batchLength0 : .batchLength1, 0)
+        dashfs_release_fence()
+        region.store(.openSequence, journal.openSequence)
         journal.phase = .waitingForData
         wakeJournalWaiters()
         advanceJournal()

@@ -47,15 +47,14 @@
         /// Number of the last operation record published, and of the last one applied: equal, but for a death in between.
         case published = 2
         case applied = 3
-        /// Journal record sequence that the open batch will carry, and which of the two buffers is open.
+        /// Journal record sequence that the open batch will carry; its parity says which of the two buffers is open.
         case openSequence = 4
-        case openBatch = 5
         /// Applied bytes and entries in each batch buffer.
         case batchLength0 = 6
         case batchLength1 = 7
         case batchEntries0 = 8
         case batchEntries1 = 9
-        /// Journal head (block position), durable sequence, durable tail: what the next mount of this memory continues from.
+        /// Of the mount that this memory belongs to. Where the journal's head and tail are, the device says.
         case epoch = 10
     }
 

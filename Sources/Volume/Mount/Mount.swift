@@ -124,10 +124,13 @@ extension Volume {
     }
 
     /// Counters of all groups.
-    private func loadGroups(_ device: BlockingDevice) throws(VolumeError) {
+    func loadGroups(_ device: BlockingDevice) throws(VolumeError) {
         for group in 0..<geometry.groupCount {
             let address = geometry.start(ofGroup: group)
-            let block = try device.read(address)
+            let frame = cache.find(0, address)
+            let block = frame < 0 ? try device.read(address) : unsafe Bytes(cache.pointer(frame), count: BlockLayout.size, writable: true)
+            // What the cache holds is newer than the device, and its checksum is made when it goes home.
+            if frame >= 0 { unsafe BlockLayout.seal(block.pointer) }
             if let problem = BlockVerifier.problem(block, address: address, superblock: superblock, geometry: geometry)
                 ?? (block.u8(BlockLayout.kindAt) == BlockLayout.Kind.group ? nil : "not a group block")
             {

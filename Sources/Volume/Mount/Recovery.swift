@@ -20,6 +20,7 @@ struct Recovery {
         var checksum: UInt32
         var durable: UInt64
         var tail: UInt64
+        var tailPosition: UInt64
     }
 
     struct Result {
@@ -60,6 +61,22 @@ struct Recovery {
         return result
     }
 
+    /// The records that replay would need, oldest first: where a journal goes on whose process died while its machine did not.
+    func liveRecords() throws(VolumeError) -> [Candidate] {
+        let candidates = findCandidates(try readRing())
+        guard let newest = candidates.values.max(by: { $0.sequence < $1.sequence }) else { return [] }
+        var chain: [Candidate] = []
+        var sequence = newest.tail
+        while let next = candidates[sequence], chain.last.map({ $0.checksum == next.previous }) ?? true {
+            chain.append(next)
+            sequence += 1
+        }
+        guard chain.last?.sequence == newest.sequence else {
+            throw VolumeError(errno: Errno.damaged, "journal record \(sequence) is missing or damaged; run dashfs check")
+        }
+        return chain
+    }
+
     private func readRing() throws(VolumeError) -> [UInt8] {
         var ring: [UInt8] = []
         ring.reserveCapacity(Int(superblock.journalBlocks) * BlockLayout.size)
@@ -86,7 +103,8 @@ struct Recovery {
                 else { continue }
                 let candidate = Candidate(
                     sequence: record.u64(32), position: record.u64(40), blocks: Int(record.u32(52)), payload: Int(record.u32(48)),
-                    previous: record.u32(56), checksum: record.u32(60), durable: record.u64(64), tail: record.u64(72))
+                    previous: record.u32(56), checksum: record.u32(60), durable: record.u64(64), tail: record.u64(72),
+                    tailPosition: record.u64(80))
                 guard candidate.position % superblock.journalBlocks == UInt64(block), candidate.blocks >= 1, candidate.blocks <= total - block,
                     Journal.blocks(candidate.payload) == candidate.blocks, candidate.tail <= candidate.sequence
                 else { continue }

@@ -138,13 +138,15 @@ extension Volume {
 
     /// Waits where another request is in the middle of changing the file's content, or its doomed extents are being removed.
     @inline(__always) func requireUntouched(_ inode: UInt64, _ tx: Transaction) throws(Stop) {
-        if let core = core(inode, tx), core.flags & CoreInode.Flag.shrinking != 0 { throw .ticket(inode) }
+        if let core = core(inode, tx), core.flags & CoreInode.Flag.shrinking != 0 { throw shrinkingStop(inode) }
         if !engine.tickets.isEmpty, let holder = engine.tickets[inode], holder != engine.current { throw .ticket(inode) }
     }
 
-    /// Holds the inode's content for this request until it ends: more steps follow.
+    /// Doomed extents are removed in steps, and a volume that writes no more takes none: what they hold must not be read, and nobody waits.
+    func shrinkingStop(_ inode: UInt64) -> Stop { isReadOnly ? .errno(Errno.io) : .ticket(inode) }
+
+    /// Holds the inode's content for this request until it ends: more steps follow. Valid when this step has committed.
     func takeTicket(_ inode: UInt64, _ tx: Transaction) {
-        engine.tickets[inode] = engine.current
         tx.nextProgress.ticketInode = inode
     }
 

@@ -33,6 +33,7 @@ extension Volume {
         if type == 0 && !description.isReadable || type == 1 && !description.isWritable { throw .errno(Errno.badDescriptor) }
         if type != 2, conflict(core, type, first, last, session, request.owner, tx) != nil {
             if request.flags == 6 { throw .errno(Errno.again) }
+            if waitsFor(session, request.owner, from: core, type, first, last, tx) { throw .errno(Errno.deadlock) }
             throw .lock(description.inode)
         }
         try setRange(Int(description.core), type, first, last, session, request.owner, credentials(request).process, tx)
@@ -54,6 +55,29 @@ extension Volume {
             next = row.next
         }
         return found
+    }
+
+    /// True where the owner of a conflicting lock waits, at some remove, for a lock of this owner: waiting for it would never end.
+    private func waitsFor(
+        _ session: UInt32, _ owner: UInt64, from core: CoreInode, _ type: UInt32, _ first: UInt64, _ last: UInt64, _ tx: Transaction
+    ) -> Bool {
+        var (core, type, first, last) = (core, type, first, last)
+        var asking = (session, owner)
+        // A chain of waiting owners is no longer than the list of parked requests.
+        for _ in 0...engine.parked.count {
+            guard let holder = conflict(core, type, first, last, asking.0, asking.1, tx) else { return false }
+            if holder.session == session && holder.owner == owner { return true }
+            asking = (holder.session, holder.owner)
+            let waiting = engine.parked.first {
+                if case .lock = $0.reason { $0.request.opcode == .lock && $0.request.session.rawValue == asking.0 && $0.request.owner == asking.1 } else { false }
+            }
+            guard let request = waiting?.request, let row = try? openDescription(request.handle, request.session, tx) else { return false }
+            core = CoreInode(slot: Int(row.core), cell: tx.readState(Int(row.core) * CoreInode.size, length: CoreInode.size))
+            type = UInt32(truncatingIfNeeded: request.argument)
+            first = UInt64(max(0, request.offset))
+            last = request.length == 0 ? UInt64(Int64.max) : first &+ request.length &- 1
+        }
+        return false
     }
 
     /// Makes [first, last] of the owner's locks this type (2: none): what overlaps is cut, what touches is joined.

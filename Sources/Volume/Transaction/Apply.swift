@@ -123,17 +123,21 @@ extension Volume {
         header.index = index
         header.block = block
         header.state = .dirty
-        header.flags = flags & ~FrameFlag.needsWriteback
+        header.flags = flags | FrameFlag.needsWriteback
         if present >= 0 {
-            // The journal's image of the old content stays needed until the new content is in the journal or at home.
+            // The journal's image of the old content stays needed until the new content is in the journal or at home. Both words are in
+            // the new frame's header before the old frame goes: whoever finishes this after a death finds them there.
             let old = cache.header(present)
-            header.lastSequence = old.lastSequence
+            unsafe cache.headers[frame].lastSequence = old.lastSequence
             cache.succeedInCheckpoint(frame, present)
-            header.imageSequence = cache.header(frame).imageSequence
+            step()
             if old.state == .writing { detachWriting(present) } else { cache.release(present) }
             step()
         }
+        header.lastSequence = cache.header(frame).lastSequence
+        header.imageSequence = cache.header(frame).imageSequence
         cache.enter(frame, header)
+        step()
         cache.setNeedsWriteback(frame, true)
         step()
     }

@@ -185,7 +185,7 @@ extension Volume {
         for slot in tx.givenDescriptions { descriptionPool.give(slot) }
         for slot in tx.givenLocks { lockPool.give(slot) }
         if tx.freeBlocks != 0 || tx.freeInodes != 0 || !tx.freed.isEmpty { refreshGroups(tx) }
-        for freed in tx.freed { holdFreed(freed.start, freed.count) }
+        for freed in tx.freed { holdFreed(freed.start, freed.count, sequence: journal.openSequence) }
         tx.publications.removeAll(keepingCapacity: true)
         if !tx.writebacks.isEmpty {
             if capabilities.atomicWriteUnit >= BlockLayout.size {
