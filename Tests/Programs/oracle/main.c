@@ -19,7 +19,7 @@ static const struct { const char *name; unsigned bit; } feature_names[] = {
     {"zero-range", ZERO_RANGE}, {"tmpfile", TMPFILE}, {"special", SPECIAL}, {"opath", OPATH}, {"ofd", OFD}, {"cwd", CWD},
     {"efault", EFAULTS}, {"copy-range", COPY_RANGE}, {"noatime", NOATIME}, {"xattr", XATTR}, {"exchange", EXCHANGE},
     {"locks", LOCKS}, {"flock", FLOCK}, {"read-zero", READ_ZERO}, {"changes", CHANGES}, {"atime", ATIME},
-    {"descriptors", DESCRIPTORS}, {"truncate-same", TRUNCATE_SAME}, {"fallocate", FALLOCATE}, {"trusted", TRUSTED}, {"huge-seek", HUGE_SEEK}, {"getcwd", GETCWD}, {"long-links", LONG_LINKS}, {"removed-cwd", REMOVED_CWD}, {"link-atime", LINK_ATIME},
+    {"descriptors", DESCRIPTORS}, {"truncate-same", TRUNCATE_SAME}, {"fallocate", FALLOCATE}, {"trusted", TRUSTED}, {"huge-seek", HUGE_SEEK}, {"getcwd", GETCWD}, {"long-links", LONG_LINKS}, {"removed-cwd", REMOVED_CWD}, {"link-atime", LINK_ATIME}, {"symlink-slash", SYMLINK_SLASH}, {"directory-atime", DIRECTORY_ATIME},
 };
 
 static const struct { void (*run)(void); unsigned weight; } operations[] = {  // weights of 10,000

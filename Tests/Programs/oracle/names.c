@@ -6,6 +6,14 @@ void op_mkdir(void) {
     mode_t mode = chance(75) ? 0777 : pick_mode();
     pick_directory(&w);
     say("mkdir %s %o", w.shown, mode);
+    struct stat st;
+    size_t length = strlen(w.path);
+    if (!has(SYMLINK_SLASH) && length > 1 && w.path[length - 1] == '/') {
+        char bare[PATH_ROOM];
+        strcpy(bare, w.path);
+        while (length > 1 && bare[length - 1] == '/') bare[--length] = 0;
+        if (fstatat(w.dirfd, bare, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode)) { say(" link"); return; }
+    }
     watch_path(&w);
     say_result(w.dirfd == AT_FDCWD && chance(50) ? mkdir(w.path, mode) : mkdirat(w.dirfd, w.path, mode));
     say_watched();
