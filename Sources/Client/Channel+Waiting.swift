@@ -12,7 +12,7 @@ import CSystem
 extension Channel {
     /// About 40 µs at 3 GHz: the price of a sleep and a wake-up.
     static let longestSpin: UInt64 = 120_000
-    static let shortestSpin: UInt64 = 40_000
+    static let shortestSpin: UInt64 = 4_000
     /// Between two looks of a spinning thread lie well under this many cycles, unless somebody else wants its processor.
     static let preempted: UInt64 = 60_000
     static let napNanoseconds: Int64 = 250_000_000

@@ -96,6 +96,8 @@ import BlockDevice
     var journalStarved = false
     var framesStarved = false
     var isShuttingDown = false
+    /// Completions were taken that `advance` has not seen the consequences of.
+    var needsPoll = false
     var cleanShutdownDone = false
     /// Makes the block access of this number, in an attempt of an operation, a miss, once. For tests.
     package var forceMissAt = -1

@@ -12,11 +12,14 @@ struct DashFSTests {
         try withScratch(inMemory: true) { kernel in
             try withScratch { here in
                 let oracle = try here.oracle()
+                // Paths of a fixed length are filled up by pairs of bytes: both directories' names are odd in length.
+                let left = kernel.path + (kernel.path.utf8.count % 2 == 0 ? "/one" : "/xx")
+                try FileManager.default.createDirectory(atPath: left, withIntermediateDirectories: true)
                 let image = here.path + "/volume.img"
                 let outcome = try run(
                     programs.appendingPathComponent("oracle/compare.py").path,
                     [
-                        "--oracle", oracle, "--left", "tmpfs:\(kernel.path)", "--right", "dashfs:/dash",
+                        "--oracle", oracle, "--left", "tmpfs:\(left)", "--right", "dashfs:/dash",
                         // A volume made anew for each stream, served to all three users, and checked after it.
                         "--right-setup", "true",
                         "--right-prefix", "env DASHFS=\(dashfs.path) \(programs.path)/on-dashfs \(image)",

@@ -101,7 +101,18 @@ extension Volume {
     }
 
     /// Takes device completions, reruns what they woke, advances write-back, commit and checkpoint.
+    /// A device may complete requests inside `kick`, and nothing announces those: they are taken here, before anyone sleeps.
     public func poll() {
+        var passes = 0
+        repeat {
+            advance()
+            queue.kick()
+            passes += 1
+            needsPoll = takeCompletions()
+        } while needsPoll && passes < 64
+    }
+
+    private func advance() {
         var rounds = 0
         while rounds < 64 {
             rounds += 1
@@ -118,7 +129,6 @@ extension Volume {
             if !progress && engine.runnable == 0 { break }
         }
         relieveStarvation()
-        queue.kick()
     }
 
     /// The next finished request that had been parked.
@@ -136,7 +146,7 @@ extension Volume {
 
     /// True where `poll` has something to do that no device completion announces.
     public var hasPendingWork: Bool {
-        engine.runnable > 0 || !engine.completions.isEmpty || retryFlush || queue.inFlight > 0 && queue.wakeupDescriptor < 0
+        needsPoll || engine.runnable > 0 || !engine.completions.isEmpty || retryFlush || queue.inFlight > 0 && queue.wakeupDescriptor < 0
     }
 
     /// Requests that the device has not answered.
