@@ -13,7 +13,7 @@ struct DashFSTests {
             try withScratch { here in
                 let oracle = try here.oracle()
                 // Paths of a fixed length are filled up by pairs of bytes: both directories' names are odd in length.
-                let left = kernel.path + (kernel.path.utf8.count % 2 == 0 ? "/one" : "/xx")
+                let left = kernel.path + (kernel.path.utf8.count % 2 == 0 ? "/xx" : "/one")
                 try FileManager.default.createDirectory(atPath: left, withIntermediateDirectories: true)
                 let image = here.path + "/volume.img"
                 let outcome = try run(
