@@ -33,6 +33,10 @@ demo: build ## real programs on a volume, a killed server, and what is left of i
 bench: build ## latencies and bandwidths beside the kernel's
 	$(BUILT)/dashfs bench
 
+.PHONY: instructions
+instructions: build ## instructions of each operation, by callgrind
+	INSTRUCTIONS=$(BUILT)/dashfs-instructions scripts/instructions
+
 .PHONY: install
 install: build ## the program, its libraries and the C header, under PREFIX
 	install -D -m 755 $(BUILT)/dashfs $(DESTDIR)$(PREFIX)/bin/dashfs

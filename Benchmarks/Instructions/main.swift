@@ -12,105 +12,110 @@ import TestSupport
 import Volume
 import Wire
 
-let arguments = CommandLine.arguments
-let operation = arguments.count > 1 ? arguments[1] : "read"
-let count = arguments.count > 2 ? Int(arguments[2]) ?? 1000 : 1000
+/// Everything is local to one function: globals of a main file would be the main actor's, and asking for it costs more than some of the operations.
+func measure() throws {
+    let arguments = CommandLine.arguments
+    let operation = arguments.count > 1 ? arguments[1] : "read"
+    let count = arguments.count > 2 ? Int(arguments[2]) ?? 1000 : 1000
 
-let directory = FileManager.default.temporaryDirectory.appendingPathComponent("dashfs-instructions-\(getpid())")
-try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-defer { try? FileManager.default.removeItem(at: directory) }
-let memory = try MemoryVolume(size: 512 << 20, cacheFrames: 32_768)
-let socketPath = directory.appendingPathComponent("socket").path
-var configuration = ServerConfiguration(socketPath: socketPath)
-configuration.logger = Logger(label: "instructions") { _ in SwiftLogNoOpLogHandler() }
-let server = try Server(volume: memory.volume, queue: memory.queue, configuration: configuration)
-let socket = try unsafe socketPath.withCString { try unsafe Session.beginConnecting(path: $0, length: socketPath.utf8.count) }
-server.step(control: true)
-server.step(control: true)
-let session = try Session.finishConnecting(socket: socket)
-guard let channel = session.acquire() else { fatalError("no channel") }
+    let directory = FileManager.default.temporaryDirectory.appendingPathComponent("dashfs-instructions-\(getpid())")
+    try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: directory) }
+    let memory = try MemoryVolume(size: 512 << 20, cacheFrames: 32_768)
+    let socketPath = directory.appendingPathComponent("socket").path
+    var configuration = ServerConfiguration(socketPath: socketPath)
+    configuration.logger = Logger(label: "instructions") { _ in SwiftLogNoOpLogHandler() }
+    let server = try Server(volume: memory.volume, queue: memory.queue, configuration: configuration)
+    let socket = try unsafe socketPath.withCString { try unsafe Session.beginConnecting(path: $0, length: socketPath.utf8.count) }
+    server.step(control: true)
+    server.step(control: true)
+    let session = try Session.finishConnecting(socket: socket)
+    guard let channel = session.acquire() else { fatalError("no channel") }
 
-/// One request, the worker stepped until it is answered.
-@MainActor @inline(__always) func call(_ request: inout WireRequest, at place: Place, second: PathBytes? = nil, secondLine: Bool = false) -> Int64 {
-    guard let tag = channel.reserve() else { fatalError("no tag") }
-    request.tag = tag
-    channel.put(place, second: second, into: &request)
-    channel.submit(request, secondLine: secondLine)
-    while !channel.isComplete(tag) { server.step() }
-    return channel.take(tag).result
-}
-
-@MainActor func withPath(_ text: String, _ body: (Place) -> Int64) -> Int64 {
-    unsafe text.withCString { body(Place(unsafe PathBytes(terminated: $0))) }
-}
-
-let paths = (0..<1000).map { "/a/b/file\($0)" }
-for name in ["/a", "/a/b"] { _ = withPath(name) { var r = WireRequest(.mkdir); r.mode = 0o755; return call(&r, at: $0) } }
-let buffer = UnsafeMutableRawPointer.allocate(byteCount: 1 << 20, alignment: 4096)
-unsafe buffer.initializeMemory(as: UInt8.self, repeating: 7, count: 1 << 20)
-
-@MainActor func open(_ path: String, _ flags: UInt32) -> Int32 {
-    Int32(withPath(path) { var r = WireRequest(.open); r.flags = flags; r.mode = 0o644; return call(&r, at: $0) })
-}
-@MainActor func transfer(_ opcode: WireOpcode, _ handle: Int32, _ offset: Int64, _ length: Int) -> Int64 {
-    var request = WireRequest(opcode)
-    request.offset = offset
-    request.bufferOffset = Channel.dataOffset
-    request.bufferLength = UInt32(length)
-    if opcode == .write { unsafe channel.dataArea.copyMemory(from: buffer, byteCount: length) }
-    let result = call(&request, at: Place(handle: handle))
-    if opcode == .read { unsafe buffer.copyMemory(from: channel.dataArea, byteCount: length) }
-    return result
-}
-@MainActor func simple(_ opcode: WireOpcode, _ handle: Int32) -> Int64 {
-    var request = WireRequest(opcode)
-    return call(&request, at: Place(handle: handle), secondLine: opcode == .close)
-}
-
-let file = open("/a/b/data", 0o102)
-for block in 0..<64 { _ = transfer(.write, file, Int64(block) * 4096, 4096) }
-_ = simple(.fsync, file)
-
-var failures = 0
-@MainActor func expect(_ result: Int64) {
-    if result < 0 && failures == 0 { print("first failure:", result, server.snapshot.parked, memory.volume.takeNotes()) }
-    if result < 0 { failures += 1 }
-}
-switch operation {
-case "null": for _ in 0..<count { expect(simple(.null, WireRequest.rootHandle)) }
-case "read": for n in 0..<count { expect(transfer(.read, file, Int64(n & 63) * 4096, 4096)) }
-case "overwrite": for n in 0..<count { expect(transfer(.write, file, Int64(n & 63) * 4096, 4096)) }
-case "append": for n in 0..<count { expect(transfer(.write, file, Int64(n + 64) * 4096, 4096)) }
-case "stat":
-    for _ in 0..<count {
-        expect(withPath("/a/b/data") {
-            var r = WireRequest(.getattr)
-            r.bufferOffset = Channel.dataOffset
-            r.bufferLength = 144
-            return call(&r, at: $0)
-        })
+    /// One request, the worker stepped until it is answered.
+    func call(_ request: inout WireRequest, at place: Place, second: PathBytes? = nil, secondLine: Bool = false) -> Int64 {
+        guard let tag = channel.reserve() else { fatalError("no tag") }
+        request.tag = tag
+        channel.put(place, second: second, into: &request)
+        channel.submit(request, secondLine: secondLine)
+        while !channel.isComplete(tag) { server.step() }
+        return channel.take(tag).result
     }
-case "open": for _ in 0..<count { expect(simple(.close, open("/a/b/data", 0))) }
-case "create": for n in 0..<count { expect(simple(.close, open(paths[n], 0o102))) }
-case "createsync":
-    for n in 0..<count {
-        let handle = open(paths[n], 0o102)
-        expect(transfer(.write, handle, 0, 4096))
-        expect(simple(.fsync, handle))
-        expect(simple(.close, handle))
+
+    func withPath(_ text: String, _ body: (Place) -> Int64) -> Int64 {
+        unsafe text.withCString { body(Place(unsafe PathBytes(terminated: $0))) }
     }
-case "unlink", "rename":
-    for n in 0..<count { _ = simple(.close, open(paths[n], 0o102)) }
-    if operation == "unlink" {
-        for n in 0..<count { expect(withPath(paths[n]) { var r = WireRequest(.unlink); return call(&r, at: $0) }) }
-    } else {
-        for n in 0..<count {
-            expect(unsafe "/a/b/other".withCString { to in
-                withPath(paths[n]) { var r = WireRequest(.rename); return call(&r, at: $0, second: unsafe PathBytes(terminated: to)) }
+
+    let paths = (0..<1000).map { "/a/b/file\($0)" }
+    for name in ["/a", "/a/b"] { _ = withPath(name) { var r = WireRequest(.mkdir); r.mode = 0o755; return call(&r, at: $0) } }
+    let buffer = UnsafeMutableRawPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+    unsafe buffer.initializeMemory(as: UInt8.self, repeating: 7, count: 1 << 20)
+
+    func open(_ path: String, _ flags: UInt32) -> Int32 {
+        Int32(withPath(path) { var r = WireRequest(.open); r.flags = flags; r.mode = 0o644; return call(&r, at: $0) })
+    }
+    func transfer(_ opcode: WireOpcode, _ handle: Int32, _ offset: Int64, _ length: Int) -> Int64 {
+        var request = WireRequest(opcode)
+        request.offset = offset
+        request.bufferOffset = Channel.dataOffset
+        request.bufferLength = UInt32(length)
+        if opcode == .write { unsafe channel.dataArea.copyMemory(from: buffer, byteCount: length) }
+        let result = call(&request, at: Place(handle: handle))
+        if opcode == .read { unsafe buffer.copyMemory(from: channel.dataArea, byteCount: length) }
+        return result
+    }
+    func simple(_ opcode: WireOpcode, _ handle: Int32) -> Int64 {
+        var request = WireRequest(opcode)
+        return call(&request, at: Place(handle: handle), secondLine: opcode == .close)
+    }
+
+    let file = open("/a/b/data", 0o102)
+    for block in 0..<64 { _ = transfer(.write, file, Int64(block) * 4096, 4096) }
+    _ = simple(.fsync, file)
+
+    var failures = 0
+    func expect(_ result: Int64) {
+        if result < 0 && failures == 0 { print("first failure:", result, server.snapshot.parked, memory.volume.takeNotes()) }
+        if result < 0 { failures += 1 }
+    }
+    switch operation {
+    case "null": for _ in 0..<count { expect(simple(.null, WireRequest.rootHandle)) }
+    case "read": for n in 0..<count { expect(transfer(.read, file, Int64(n & 63) * 4096, 4096)) }
+    case "overwrite": for n in 0..<count { expect(transfer(.write, file, Int64(n & 63) * 4096, 4096)) }
+    case "append": for n in 0..<count { expect(transfer(.write, file, Int64(n + 64) * 4096, 4096)) }
+    case "stat":
+        for _ in 0..<count {
+            expect(withPath("/a/b/data") {
+                var r = WireRequest(.getattr)
+                r.bufferOffset = Channel.dataOffset
+                r.bufferLength = 144
+                return call(&r, at: $0)
             })
         }
+    case "open": for _ in 0..<count { expect(simple(.close, open("/a/b/data", 0))) }
+    case "create": for n in 0..<count { expect(simple(.close, open(paths[n], 0o102))) }
+    case "createsync":
+        for n in 0..<count {
+            let handle = open(paths[n], 0o102)
+            expect(transfer(.write, handle, 0, 4096))
+            expect(simple(.fsync, handle))
+            expect(simple(.close, handle))
+        }
+    case "unlink", "rename":
+        for n in 0..<count { _ = simple(.close, open(paths[n], 0o102)) }
+        if operation == "unlink" {
+            for n in 0..<count { expect(withPath(paths[n]) { var r = WireRequest(.unlink); return call(&r, at: $0) }) }
+        } else {
+            for n in 0..<count {
+                expect(unsafe "/a/b/other".withCString { to in
+                    withPath(paths[n]) { var r = WireRequest(.rename); return call(&r, at: $0, second: unsafe PathBytes(terminated: to)) }
+                })
+            }
+        }
+    default: fatalError("unknown operation \(operation)")
     }
-default: fatalError("unknown operation \(operation)")
+    print("\(operation) \(count) failures \(failures)")
 }
-print("\(operation) \(count) failures \(failures)")
+
+try measure()
 exit(0)

@@ -157,12 +157,11 @@ import Wire
         let started = dashfs_cycles()
         unsafe end.pointee.lastActive = started
         if started &- clockTaken > Worker.clockInterval { updateClock() }
-        var wire = unsafe WireRequest(slot: slot, first: first)
-        guard let opcode = WireOpcode(rawValue: wire.opcode) else { return unsafe violate(end, .opcode) }
+        guard let opcode = WireOpcode(rawValue: WireRequest.opcode(first)) else { return unsafe violate(end, .opcode) }
+        let wire = unsafe WireRequest(slot: slot, first: first, secondLine: opcode.usesSecondLine)
         guard wire.tag < 64 else { return unsafe violate(end, .tag) }
         let tagBit: UInt64 = 1 &<< UInt64(wire.tag)
         guard unsafe end.pointee.busyTags & tagBit == 0 else { return unsafe violate(end, .busyTag) }
-        if opcode.usesSecondLine { unsafe wire.loadSecondLine(slot: slot) }
         let sequence = UInt32(truncatingIfNeeded: first)
         guard let volumeOpcode = opcode.volumeOpcode else {
             unsafe cancel(end, tag: wire.argument)

@@ -68,7 +68,7 @@ import BlockDevice
     /// No description at or above this slot has been used.
     var descriptionHighWater = 0
     /// Inodes whose in-core attributes or data are newer than the durable ones, and since when.
-    var dirtySince: [UInt64: UInt64] = [:]
+    var dirtySince = NumberTable<UInt64>()
 
     // Journal and I/O.
     var journal: Journal
@@ -78,12 +78,14 @@ import BlockDevice
     var segments: [DeviceSegment] = []
     var pendingOrdered: [(block: UInt64, frames: [UInt32], sequence: UInt64)] = []
     var detachedImages: [DetachedImage] = []
-    var newMetadataFrames: [(frame: Int, block: UInt64)] = []
+    var newMetadataFrames = List<NewMetadataFrame>()
     var imageStamp: [UInt32]
     var retryFlush = false
 
     // Hints and scratch that operations use; losing them loses nothing.
-    var readAhead: [Int: (next: UInt64, window: Int)] = [:]
+    /// By description slot.
+    let readAhead: UnsafeMutablePointer<ReadAhead>
+    let names = NameCache()
     let pathBuffers = PathBuffers()
     var escapeLength = 0
     var escapeSecond = false
@@ -143,6 +145,8 @@ import BlockDevice
         corePool = SlotPool(capacity: layout.inodes)
         descriptionPool = SlotPool(capacity: layout.descriptions)
         lockPool = SlotPool(capacity: layout.locks)
+        unsafe readAhead = .allocate(capacity: layout.descriptions)
+        unsafe readAhead.initialize(repeating: ReadAhead(), count: layout.descriptions)
         imageStamp = Array(repeating: 0, count: layout.frames)
         journal = Journal(ring: superblock.journalBlocks, batchCapacity: min(layout.batch, capabilities.maximumTransfer), firstSequence: superblock.firstSequence)
         isReadOnly = configuration.readOnly || capabilities.readOnly
@@ -152,6 +156,7 @@ import BlockDevice
     deinit {
         for group in 0..<geometry.groupCount { unsafe groups[group].pinned?.deallocate() }
         unsafe groups.deallocate()
+        unsafe readAhead.deallocate()
         coreIndex.free()
         corePool.free()
         descriptionPool.free()

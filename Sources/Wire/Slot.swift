@@ -24,6 +24,8 @@ import CSystem
 public struct WireRequest: Sendable {
     /// A `WireOpcode`, unchecked.
     public var opcode: UInt8
+    /// Where word 0 has its opcode.
+    @inlinable @inline(__always) public static func opcode(_ first: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: first >> 32) }
     /// 0..<64, chosen by the client: names the completion that answers this request, and is busy until then.
     public var tag: UInt8 = 0
     public var handle: Int32 = WireRequest.rootHandle
@@ -57,9 +59,9 @@ public struct WireRequest: Sendable {
 
     @inlinable @inline(__always) public init(_ opcode: WireOpcode) { self.opcode = opcode.rawValue }
 
-    /// Fetches each word of a slot once. `first` is word 0, whose acquiring load showed the slot to be published.
+    /// Fetches each word of a slot once. `first` is word 0, whose acquiring load showed the slot to be published; `secondLine`: all sixteen.
     @inlinable @inline(__always)
-    public init(slot: UnsafeRawPointer, first: UInt64) {
+    public init(slot: UnsafeRawPointer, first: UInt64, secondLine: Bool) {
         opcode = UInt8(truncatingIfNeeded: first >> 32)
         tag = UInt8(truncatingIfNeeded: first >> 40)
         reserved = UInt32(truncatingIfNeeded: first >> 48)
@@ -81,11 +83,11 @@ public struct WireRequest: Sendable {
         word = unsafe dashfs_load64(slot + 56)
         handle2 = Int32(truncatingIfNeeded: word)
         attributeMask = UInt32(truncatingIfNeeded: word >> 32)
+        if secondLine { unsafe loadSecondLine(slot: slot) }
     }
 
-    /// The words of the second line, for opcodes that use it.
     @inlinable
-    public mutating func loadSecondLine(slot: UnsafeRawPointer) {
+    mutating func loadSecondLine(slot: UnsafeRawPointer) {
         offset2 = Int64(bitPattern: unsafe dashfs_load64(slot + 64))
         argument = unsafe dashfs_load64(slot + 72)
         var word = unsafe dashfs_load64(slot + 80)

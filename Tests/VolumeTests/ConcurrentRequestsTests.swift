@@ -139,4 +139,42 @@ import Volume
             #expect(same, "seed \(seed): \(file.path)")
         }
     }
+
+    @Test func longWorkGivesOthersTheirTurn() throws {
+        let device = try MemoryDevice(size: VolumeHarness.smallSize)
+        try VolumeHarness.format(device)
+        var configuration = VolumeHarness.smallConfiguration()
+        configuration.cacheFrames = 4096
+        let harness = try VolumeHarness(device, configuration: configuration)
+        let length = 6 << 20
+        let buffer = UnsafeMutableRawPointer.allocate(byteCount: length, alignment: 8)
+        defer { unsafe buffer.deallocate() }
+        for at in stride(from: 0, to: length, by: 8) { unsafe buffer.storeBytes(of: UInt64(at), toByteOffset: at, as: UInt64.self) }
+        let handle = Int32(harness.open("/long", 0o102))
+        func transfer(_ opcode: Opcode) -> Completion? {
+            harness.start(opcode) {
+                $0.handle = handle
+                $0.offset = 0
+                unsafe $0.buffer = buffer
+                $0.bufferLength = length
+            }
+        }
+        #expect((transfer(.write) ?? harness.wait()).result == Int64(length))
+        unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0, count: length)
+        // Everything is in the cache, so nothing but its length keeps the read from being answered at once.
+        #expect(transfer(.read) == nil)
+        let status = UnsafeMutableRawPointer.allocate(byteCount: 144, alignment: 8)
+        defer { unsafe status.deallocate() }
+        let between = harness.start(.getattr, "/long") {
+            unsafe $0.buffer = status
+            $0.bufferLength = 144
+        }
+        #expect(between?.result == 0)
+        #expect(harness.volume.hasPendingWork)
+        #expect(harness.wait().result == Int64(length))
+        for at in stride(from: 0, to: length, by: 8) where unsafe buffer.load(fromByteOffset: at, as: UInt64.self) != UInt64(at) {
+            Issue.record("byte \(at) differs")
+            return
+        }
+    }
 }

@@ -42,17 +42,20 @@ extension Volume {
     func allocateRun(goal: UInt64, wanted: Int, _ tx: Transaction) throws(Stop) -> (block: UInt64, count: Int) {
         let goalGroup = goal >= geometry.groupStart && goal < geometry.blockCount - 1 ? min(geometry.group(ofBlock: goal), geometry.groupCount - 1) : 0
         // Long runs first: a run as long as wanted (up to 64 blocks), then whatever there is.
-        for minimum in wanted > 1 ? [min(wanted, 64), 1] : [1] {
+        var minimum = min(wanted, 64)
+        while true {
             for distance in 0..<geometry.groupCount {
                 let group = (goalGroup + distance) % geometry.groupCount
                 if unsafe groups[group].freeBlocks < minimum { continue }
                 let from = distance == 0 && geometry.isData(goal) ? Int(goal - geometry.start(ofGroup: group)) : unsafe groups[group].freeBlockHint
                 if let run = try findRun(group, from: from, minimum: minimum, wanted: wanted, tx) {
                     try mark(group, first: run.first, count: run.count, used: true, tx)
-                    tx.cursors.append((group, min(run.first + run.count, geometry.blocks(inGroup: group) - 1), -1))
+                    tx.cursors.append(Transaction.Cursor(group: group, block: min(run.first + run.count, geometry.blocks(inGroup: group) - 1), inodeWord: -1))
                     return (geometry.start(ofGroup: group) + UInt64(run.first), run.count)
                 }
             }
+            if minimum == 1 { break }
+            minimum = 1
         }
         // What is free on paper waits for its record to be durable.
         if pinnedBlocks > 0 { throw .durable(journal.openSequence) }
@@ -68,7 +71,8 @@ extension Volume {
         // What this very transaction frees belongs to the old record: it is not free before that is durable.
         if !tx.freed.isEmpty {
             let first = geometry.start(ofGroup: group) + UInt64(word) * 64
-            for freed in tx.freed {
+            for number in tx.freed.indices {
+                let freed = tx.freed[number]
                 let (from, to) = (max(freed.start, first), min(freed.start + freed.count, first + 64))
                 if from < to { used |= (UInt64.max >> (64 - (to - from))) << (from - first) }
             }
@@ -77,33 +81,37 @@ extension Volume {
     }
 
     private func findRun(_ group: Int, from: Int, minimum: Int, wanted: Int, _ tx: Transaction) throws(Stop) -> (first: Int, count: Int)? {
-        let limit = geometry.blocks(inGroup: group)
         // From the goal to the end, then from the start to the goal.
         let from = max(from, geometry.groupOverhead)
-        for (begin, end) in [(from, limit), (geometry.groupOverhead, from)] {
-            var position = begin
-            while position < end {
-                var word = ~(try usedWord(group, position >> 6, tx)) >> UInt64(position & 63)
-                if word == 0 {
-                    position = (position | 63) + 1
-                    continue
-                }
-                position += word.trailingZeroBitCount
-                if position >= end { break }
-                let first = position
-                var count = 0
-                while count < wanted && position < limit {
-                    word = (try usedWord(group, position >> 6, tx)) >> UInt64(position & 63)
-                    let run = min(word == 0 ? 64 - (position & 63) : word.trailingZeroBitCount, 64 - (position & 63))
-                    if run == 0 { break }
-                    let take = min(run, wanted - count, limit - position)
-                    count += take
-                    position += take
-                    if (position & 63) != 0 && take == run { break }
-                }
-                if count >= minimum { return (first, count) }
-                if count == 0 { position += 1 }
+        if let run = try findRun(group, from, geometry.blocks(inGroup: group), minimum, wanted, tx) { return run }
+        return try findRun(group, geometry.groupOverhead, from, minimum, wanted, tx)
+    }
+
+    /// The first run that begins in [begin, end); it may go on behind.
+    private func findRun(_ group: Int, _ begin: Int, _ end: Int, _ minimum: Int, _ wanted: Int, _ tx: Transaction) throws(Stop) -> (first: Int, count: Int)? {
+        let limit = geometry.blocks(inGroup: group)
+        var position = begin
+        while position < end {
+            var word = ~(try usedWord(group, position >> 6, tx)) >> UInt64(position & 63)
+            if word == 0 {
+                position = (position | 63) + 1
+                continue
             }
+            position += word.trailingZeroBitCount
+            if position >= end { break }
+            let first = position
+            var count = 0
+            while count < wanted && position < limit {
+                word = (try usedWord(group, position >> 6, tx)) >> UInt64(position & 63)
+                let run = min(word == 0 ? 64 - (position & 63) : word.trailingZeroBitCount, 64 - (position & 63))
+                if run == 0 { break }
+                let take = min(run, wanted - count, limit - position)
+                count += take
+                position += take
+                if (position & 63) != 0 && take == run { break }
+            }
+            if count >= minimum { return (first, count) }
+            if count == 0 { position += 1 }
         }
         return nil
     }
@@ -183,7 +191,7 @@ extension Volume {
                 if free == 0 { throw damaged("free-inode counter of group \(group)") }
                 counters.set(GroupLayout.freeInodesAt - GroupLayout.countersAt, free - 1)
                 tx.freeInodes -= 1
-                tx.cursors.append((group, -1, word))
+                tx.cursors.append(Transaction.Cursor(group: group, block: -1, inodeWord: word))
                 let number = UInt64(group) * UInt64(geometry.inodesPerGroup) + UInt64(index) + 1
                 let (block, offset) = geometry.location(ofInode: number)
                 let tableIndex = Int(block - start) - 2
@@ -213,7 +221,7 @@ extension Volume {
         cell.set(at, cell.u64(at) & ~bit)
         let counters = try tx.write(start, kind: BlockLayout.Kind.group, offset: GroupLayout.countersAt, length: GroupLayout.countersSize)
         counters.set(GroupLayout.freeInodesAt - GroupLayout.countersAt, counters.u32(GroupLayout.freeInodesAt - GroupLayout.countersAt) &+ 1)
-        tx.cursors.append((group, -1, unsafe min(groups[group].freeInodeHint, index / 64)))
+        tx.cursors.append(Transaction.Cursor(group: group, block: -1, inodeWord: unsafe min(groups[group].freeInodeHint, index / 64)))
         tx.freeInodes += 1
         let generation = inode.generation
         inode.cell.zero(0, InodeLayout.size)

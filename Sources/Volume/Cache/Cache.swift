@@ -209,7 +209,7 @@ import CSystem
         /// Lowest index that joined since a write-back pass last took its list.
         var lowestNew = UInt64.max
     }
-    private(set) var dirtyLists: [UInt64: DirtyList] = [:]
+    private(set) var dirtyLists = NumberTable<DirtyList>()
 
     func setNeedsWriteback(_ frame: Int, _ value: Bool) {
         let member = unsafe privates[frame].inWritebackList
@@ -249,7 +249,7 @@ import CSystem
             frame = unsafe privates[Int(frame)].writebackNext
         }
         indexes.sort()
-        dirtyLists[inode]?.lowestNew = .max
+        dirtyLists[inode] = DirtyList(head: list.head, tail: list.tail, count: list.count)
     }
 
     /// Frames of the inode from `first` to `last` that hold a reservation.

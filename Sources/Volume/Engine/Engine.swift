@@ -14,7 +14,12 @@ struct Engine {
         case writeback(UInt64)
         case ticket(UInt64)
         case lock(UInt64)
+        /// The next `poll`.
+        case turn
     }
+
+    /// Steps of long work that follow each other without a look at what others want: a transfer of 1 MiB has four.
+    static let stepsInARow = 16
 
     /// A request that is not finished.
     final class Parked {
@@ -44,6 +49,8 @@ struct Engine {
     var completions: [Completion] = []
     var nextID: UInt64 = 1
     var runnable = 0
+    /// Someone waits for the next `poll` only.
+    var hasTurns = false
     /// Inodes with a write-back or reclaim task.
     var writingBack: Set<UInt64> = []
     var reclaiming: Set<UInt64> = []
@@ -85,24 +92,31 @@ extension Volume {
         var progress = Progress()
         engine.current = engine.nextID
         engine.nextID &+= 1
-        let id = engine.current
-        let copy = copy request
-        switch run(copy, .request, &progress) {
+        switch run(request, .request, &progress) {
         case .finished(let completion): return completion
         case .stopped(let stop):
-            let parked = Engine.Parked(copy)
-            parked.id = id
-            parked.progress = progress
-            engine.parked.append(parked)
-            park(parked, stop)
-            queue.kick()
+            wait(request, progress, stop)
             return nil
         }
+    }
+
+    /// A new request that its first run could not finish.
+    @inline(never) private func wait(_ request: borrowing Request, _ progress: Progress, _ stop: Stop) {
+        let parked = Engine.Parked(copy request)
+        parked.id = engine.current
+        parked.progress = progress
+        engine.parked.append(parked)
+        park(parked, stop)
+        queue.kick()
     }
 
     /// Takes device completions, reruns what they woke, advances write-back, commit and checkpoint.
     /// A device may complete requests inside `kick`, and nothing announces those: they are taken here, before anyone sleeps.
     public func poll() {
+        if engine.hasTurns {
+            engine.hasTurns = false
+            for parked in engine.parked { if case .turn = parked.reason { wake(parked) } }
+        }
         var passes = 0
         repeat {
             advance()
@@ -146,7 +160,7 @@ extension Volume {
 
     /// True where `poll` has something to do that no device completion announces.
     public var hasPendingWork: Bool {
-        needsPoll || engine.runnable > 0 || !engine.completions.isEmpty || retryFlush || queue.inFlight > 0 && queue.wakeupDescriptor < 0
+        needsPoll || engine.hasTurns || engine.runnable > 0 || !engine.completions.isEmpty || retryFlush || queue.inFlight > 0 && queue.wakeupDescriptor < 0
     }
 
     /// Requests that the device has not answered.
@@ -175,7 +189,7 @@ extension Volume {
     }
 
     /// Runs until an answer or a stop. Steps of long work follow each other here; every one is its own transaction.
-    @inline(__always) private func run(_ request: Request, _ task: Engine.Task, _ progress: inout Progress) -> RunResult {
+    @inline(__always) private func run(_ request: borrowing Request, _ task: Engine.Task, _ progress: inout Progress) -> RunResult {
         let tx = transaction
         var steps = 0
         while true {
@@ -187,10 +201,13 @@ extension Volume {
                 let outcome = try perform(request, task, progress, tx)
                 if !tx.isEmpty { try commit(tx, token: request.token, result: outcome.result) }
                 if tx.forcedMiss >= 0 { lastAccesses = tx.accesses }
+                // What an operation that was not stopped names as missing is read ahead; nobody waits for it.
+                if !tx.missing.isEmpty, startFills(tx.missing) != nil { queue.kick() }
                 progress = tx.nextProgress
                 if progress.ticketInode != 0 { engine.tickets[progress.ticketInode] = engine.current }
                 if outcome.again {
-                    steps += 1
+                    steps &+= 1
+                    if steps == Engine.stepsInARow { return .stopped(.turn) }
                     continue
                 }
                 end(&progress)
@@ -233,7 +250,7 @@ extension Volume {
         }
     }
 
-    private func perform(_ request: Request, _ task: Engine.Task, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+    private func perform(_ request: borrowing Request, _ task: Engine.Task, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         switch task {
         case .request: try dispatch(request, progress, tx)
         case .writeback(let inode): try writeBack(inode, progress, forSync: false, dataOnly: false, tx) ? Outcome(0) : .more
@@ -326,6 +343,9 @@ extension Volume {
             requestWriteback(inode)
         case .ticket(let inode): parked.reason = .ticket(inode)
         case .lock(let inode): parked.reason = .lock(inode)
+        case .turn:
+            parked.reason = .turn
+            engine.hasTurns = true
         }
     }
 

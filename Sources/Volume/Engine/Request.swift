@@ -66,7 +66,7 @@ public enum Opcode: UInt8, Sendable, CaseIterable {
 public struct AttributeChange: Sendable {
     public struct Mask: OptionSet, Sendable {
         public let rawValue: UInt32
-        public init(rawValue: UInt32) { self.rawValue = rawValue }
+        @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
         public static let mode = Mask(rawValue: 1)
         public static let owner = Mask(rawValue: 2)
         public static let group = Mask(rawValue: 4)
@@ -84,14 +84,14 @@ public struct AttributeChange: Sendable {
     public var size: Int64 = 0
     public var accessTime = Timestamp()
     public var modificationTime = Timestamp()
-    public init() {}
+    @inlinable public init() {}
 }
 
 /// A moment: seconds since 1970 (negative before), nanoseconds 0..<1e9.
 public struct Timestamp: Sendable, Equatable {
     public var seconds: Int64
     public var nanoseconds: UInt32
-    public init(seconds: Int64 = 0, nanoseconds: UInt32 = 0) {
+    @inlinable public init(seconds: Int64 = 0, nanoseconds: UInt32 = 0) {
         self.seconds = seconds
         self.nanoseconds = nanoseconds
     }
@@ -126,7 +126,7 @@ public struct Timestamp: Sendable, Equatable {
     /// The caller's own; returned in the completion.
     public var token: UInt64 = 0
 
-    public init(_ opcode: Opcode, session: SessionID) {
+    @inlinable @inline(__always) public init(_ opcode: Opcode, session: SessionID) {
         self.opcode = opcode
         self.session = session
     }

@@ -15,6 +15,8 @@ package enum Stop: Error {
     case ticket(UInt64)
     /// A lock conflicts.
     case lock(UInt64)
+    /// Nothing is lacking, but this has taken its share of steps: others come first.
+    case turn
 }
 
 /// Errno values of x86-64 and arm64 Linux that operations answer with.

@@ -18,6 +18,15 @@ enum OpenFlag {
     static let settable: UInt32 = append | nonBlocking | direct | noAccessTime
 }
 
+/// Where a description's sequential reading would go on, and how much was fetched at its last miss.
+struct ReadAhead {
+    /// The page behind what was fetched.
+    var next: UInt64 = 0
+    var window = 0
+    /// The page at which the next window is asked for.
+    var trigger = UInt64.max
+}
+
 extension Volume {
     /// Files end below this: 2^63 - 1 bytes.
     static let maximumSize = UInt64(Int64.max)
@@ -59,6 +68,7 @@ extension Volume {
             page += 1
         }
         if missed { throw .missing }
+        if unsafe lastPage >= readAhead[Int(request.handle)].trigger { fetchAhead(request.handle, description.inode, size: size, tx) }
         tx.nextProgress.moved = moved + (end - offset)
         if end < offset + count { return .more }
         return try finishRead(request, description, start, Int64(moved + (end - offset)), tx)
@@ -98,10 +108,33 @@ extension Volume {
     /// Pages to fetch at a miss: grows while a description reads on where it stopped.
     private func readAheadWindow(_ handle: Int32, page: UInt64, pages: Int) -> Int {
         let slot = Int(handle)
-        let state = readAhead[slot] ?? (0, 0)
-        let window = page == state.next ? min(max(state.window * 2, pages, 8), max(1, min(256, cache.count / 8))) : pages
-        readAhead[slot] = (page + UInt64(window), window)
-        return max(1, window)
+        let state = unsafe readAhead[slot]
+        let goesOn = page == state.next
+        let window = goesOn ? min(max(state.window * 2, pages, 8), longestWindow) : pages
+        // One miss says nothing; the second where the first ended begins a sequence.
+        unsafe readAhead[slot] = ReadAhead(next: page + UInt64(window), window: window, trigger: goesOn ? page + UInt64(window / 2) : .max)
+        return window
+    }
+
+    private var longestWindow: Int { max(1, min(256, cache.count / 8)) }
+
+    /// A sequence has read half of what was fetched for it: the next window is fetched while it goes on. Only a hint: what cannot be told without
+    /// waiting is not fetched.
+    @inline(never) private func fetchAhead(_ handle: Int32, _ number: UInt64, size: UInt64, _ tx: Transaction) {
+        let slot = Int(handle)
+        let state = unsafe readAhead[slot]
+        unsafe readAhead[slot].trigger = .max
+        let endPage = (size + Volume.pageSize - 1) / Volume.pageSize
+        guard state.next < endPage else { return }
+        do throws(Stop) {
+            guard let extent = try lookup(try inode(number, tx), state.next, tx).extent, !extent.unwritten else { return }
+            let window = min(state.window * 2, longestWindow)
+            let run = min(UInt64(window), min(extent.end, endPage) - state.next)
+            tx.miss(number, state.next, block: extent.block + (state.next - extent.index), run: Int(run))
+            unsafe readAhead[slot] = ReadAhead(next: state.next + run, window: window, trigger: state.next)
+        } catch {
+            // A node of the extent tree is on its way; the next miss goes on from there.
+        }
     }
 
     private func finishRead(_ request: Request, _ description: Description, _ start: Int64, _ moved: Int64, _ tx: Transaction) throws(Stop) -> Outcome {

@@ -165,10 +165,7 @@ extension Volume {
         if isTree {
             var tree = extentTree(inode)
             tree.mayUseReserve = true
-            var path = Tree.Path()
-            let leaf = try descend(tree, index, &path, tx)
-            guard path.slots[0] >= 0, leaf.key(path.slots[0]) == index else { throw damaged("extents of inode \(inode.number)") }
-            try remove(&tree, at: &path, tx)
+            try remove(&tree, key: index, tx)
             store(tree, in: inode)
             return
         }

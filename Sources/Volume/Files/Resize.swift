@@ -62,11 +62,10 @@ extension Volume {
     }
 
     func removeOrphan(_ number: UInt64, _ tx: Transaction) throws(Stop) {
-        guard let entry = try orphanEntry(number, tx) else { return }
+        guard try orphanEntry(number, tx) != nil else { return }
         let table = try inodeForWrite(Superblock.orphanInode, tx)
         var tree = orphanTree(table)
-        var path = entry.path
-        try remove(&tree, at: &path, tx)
+        try remove(&tree, key: number, tx)
         store(tree, in: table)
         table.entries -= min(table.entries, 1)
     }
@@ -84,7 +83,7 @@ extension Volume {
         } else if newSize > size {
             let core = core(file.number, tx)
             // Inline bytes stay where they are: what lies beyond them reads as zeros. The durable size never covers data that waits.
-            if cache.dirtyLists[file.number] == nil { inode.size = newSize }
+            if !cache.dirtyLists.contains(file.number) { inode.size = newSize }
             if core != nil {
                 let writable = try coreForWrite(inode, tx)
                 writable.size = newSize
@@ -192,7 +191,7 @@ extension Volume {
             let core = try coreForWrite(inode, tx)
             guard !tx.newCores.contains(where: { $0.slot == core.slot }) else { throw damaged("inode \(inode.number) came back") }
             tx.reserved -= Int(core.reserved) + Int(core.reservedNodes)
-            tx.givenCores.append((core.inode, core.slot))
+            tx.givenCores.append(Transaction.CoreSlot(inode: core.inode, slot: core.slot))
             core.cell.zero(0, CoreInode.size)
         }
         try freeInode(inode, tx)
@@ -265,7 +264,7 @@ extension Volume {
         if inode.mapping == InodeLayout.Mapping.inline && cache.find(inode.number, 0) < 0 {
             let end = min(to, UInt64(inode.inlineCount))
             if from < end { inode.inline.zero(Int(from), Int(end - from)) }
-            if cache.dirtyLists[inode.number] == nil { return }
+            if !cache.dirtyLists.contains(inode.number) { return }
         }
         let (firstWhole, endWhole) = ((from + Volume.pageSize - 1) / Volume.pageSize, to / Volume.pageSize)
         if firstWhole > endWhole {

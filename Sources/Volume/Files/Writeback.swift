@@ -14,7 +14,7 @@ extension Volume {
     /// - Parameter forSync: someone waits; small amounts are logged. `dataOnly`: times alone are no reason (fdatasync).
     func writeBack(_ number: UInt64, _ progress: Progress, forSync: Bool, dataOnly: Bool, _ tx: Transaction) throws(Stop) -> Bool {
         guard let current = core(number, tx) else { return true }
-        let hasData = cache.dirtyLists[number] != nil
+        let hasData = cache.dirtyLists.contains(number)
         let wanted = dataOnly ? CoreInode.Flag.sizeDirty : CoreInode.Flag.attributesDirty
         if !hasData && current.flags & wanted == 0 { return true }
         // An inode that nobody can reach any more needs no write-back: reclaim forgets its data.
@@ -138,7 +138,7 @@ extension Volume {
         guard core.openCount == 0, core.firstLock == 0, core.flags & ~CoreInode.Flag.kindMask == 0, core.reserved == 0,
             (cache.dirtyLists[core.inode]?.count ?? 0) == tx.writebacks.count
         else { return }
-        tx.givenCores.append((core.inode, core.slot))
+        tx.givenCores.append(Transaction.CoreSlot(inode: core.inode, slot: core.slot))
         core.cell.zero(0, CoreInode.size)
     }
 
@@ -164,18 +164,18 @@ extension Volume {
     // MARK: When
 
     /// The oldest moment at which an inode became dirty.
-    var oldestDirty: UInt64? { dirtySince.isEmpty ? nil : dirtySince.values.min() }
+    var oldestDirty: UInt64? { dirtySince.least { $0 } }
 
     /// Starts write-back of what is due by age, or of everything where frames are short.
     func startDueWriteback() {
         if isReadOnly { return }
         if framesStarved || cache.needingWriteback > cache.count / 4 {
-            for inode in cache.dirtyLists.keys.sorted().prefix(8) { requestWriteback(inode) }
+            for inode in cache.dirtyLists.sortedKeys.prefix(8) { requestWriteback(inode) }
         }
         guard !dirtySince.isEmpty, clock.monotonic >= nextWritebackScan || isShuttingDown else { return }
         nextWritebackScan = clock.monotonic &+ configuration.commitIntervalNanoseconds / 8
         let limit = configuration.commitIntervalNanoseconds / 2
-        for (inode, since) in dirtySince.sorted(by: { $0.key < $1.key }) where isShuttingDown || clock.monotonic &- since >= limit {
+        for inode in dirtySince.sortedKeys where isShuttingDown || clock.monotonic &- (dirtySince[inode] ?? 0) >= limit {
             requestWriteback(inode)
         }
     }

@@ -94,39 +94,49 @@ extension Volume {
     // MARK: Fills
 
     /// Starts the reads that a stopped operation asked for. The frames it has to wait for; nil where none could be had.
-    func startFills(_ missing: [Transaction.Missing]) -> [UInt32]? {
+    func startFills(_ missing: borrowing List<Transaction.Missing>) -> [UInt32]? {
         var waitFor: [UInt32] = []
-        for miss in missing {
+        for number in missing.indices {
+            let miss = missing[number]
             let present = cache.find(miss.owner, miss.index)
             if present >= 0 {
                 if cache.header(present).state == .filling { waitFor.append(UInt32(present)) }
                 continue
             }
-            var run: [UInt32] = []
-            var submitted = 0
-            while submitted + run.count < max(1, miss.run) && run.count < maximumRun {
-                let offset = UInt64(run.count)
-                if offset > 0 && (cache.find(miss.owner, miss.index + offset) >= 0 || cache.freeFrames == 0 && run.count >= cache.count / 8) { break }
-                guard let frame = cache.allocate(stamp: transaction.stamp) else { break }
-                var header = FrameHeader.empty
-                header.owner = miss.owner
-                header.index = miss.index + offset
-                header.block = miss.block + offset
-                header.state = .filling
-                cache.enter(frame, header)
-                run.append(UInt32(frame))
-            }
-            if run.isEmpty { return waitFor.isEmpty ? nil : waitFor }
-            if submitFrames(.read, block: miss.block, frames: run, purpose: .fill) {
-                submitted += run.count
-                waitFor.append(run[0])
+            var done = 0
+            repeat {
+                let run = emptyFrames(miss, from: done)
+                if run.isEmpty { break }
+                guard submitFrames(.read, block: miss.block + UInt64(done), frames: run, purpose: .fill) else {
+                    for frame in run { cache.release(Int(frame)) }
+                    break
+                }
+                // The first is what was asked for; the others are read ahead.
+                if done == 0 { waitFor.append(run[0]) }
+                done += run.count
                 cache.misses += UInt64(run.count)
-            } else {
-                for frame in run { cache.release(Int(frame)) }
-                return waitFor.isEmpty ? nil : waitFor
-            }
+            } while done < miss.run
+            if done == 0 { return waitFor.isEmpty ? nil : waitFor }
         }
         return waitFor
+    }
+
+    /// Frames for one request of `miss`, from its `done`th block on: up to where the cache has the content already, or no frames to spare.
+    private func emptyFrames(_ miss: Transaction.Missing, from done: Int) -> [UInt32] {
+        var run: [UInt32] = []
+        while done + run.count < max(1, miss.run) && run.count < maximumRun {
+            let offset = UInt64(done + run.count)
+            if offset > 0 && (cache.find(miss.owner, miss.index + offset) >= 0 || cache.freeFrames == 0 && offset >= cache.count / 8) { break }
+            guard let frame = cache.allocate(stamp: transaction.stamp) else { break }
+            var header = FrameHeader.empty
+            header.owner = miss.owner
+            header.index = miss.index + offset
+            header.block = miss.block + offset
+            header.state = .filling
+            cache.enter(frame, header)
+            run.append(UInt32(frame))
+        }
+        return run
     }
 
     private func filled(_ frame: Int, error: Int32) {
@@ -160,7 +170,8 @@ extension Volume {
             journal.openHadOrdered = true
             run.removeAll()
         }
-        for writeback in tx.writebacks where writeback.ordered {
+        for number in tx.writebacks.indices where tx.writebacks[number].ordered {
+            let writeback = tx.writebacks[number]
             if !run.isEmpty && (writeback.block != first + UInt64(run.count) || run.count == maximumRun) { end() }
             if run.isEmpty { first = writeback.block }
             run.append(UInt32(writeback.frame))

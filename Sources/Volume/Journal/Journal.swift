@@ -11,7 +11,7 @@ import CSystem
 /// - the tail in a record is computed when the record is sealed: the oldest image that a dirty or in-flight block still needs;
 /// - ring space is reused only when a record that carries the newer tail is durable;
 /// - there is always room for one empty record, so that a moved tail can be made durable.
-@safe struct Journal {
+@safe struct Journal: ~Copyable {
     enum Phase { case idle, waitingForData, flushingData, writing, flushing }
     struct LiveRecord { var sequence: UInt64, position: UInt64 }
 
@@ -48,7 +48,7 @@ import CSystem
     var live: [LiveRecord] = []
     /// File data in live records: block → the last record that holds it, and both in the order of the records. Such a block is not written
     /// in place of being logged again before the tail has passed: replay would put the old bytes over the new.
-    private var loggedData: [UInt64: UInt64] = [:]
+    private var loggedData = NumberTable<UInt64>()
     private var loggedOrder: [(sequence: UInt64, block: UInt64)] = []
     private var loggedHead = 0
     /// After adoption: what older records hold is not known, so every block counts as logged until the tail has passed this one.
@@ -74,7 +74,7 @@ import CSystem
     }
 
     func hasLiveData(_ block: UInt64) -> Bool {
-        durableTail.sequence < unknownBefore || !loggedData.isEmpty && loggedData[block] != nil
+        durableTail.sequence < unknownBefore || loggedData.contains(block)
     }
 
     /// After the durable tail has moved.

@@ -1,4 +1,5 @@
 /// Where everything is: derived from the superblock, fixed for the life of a mount.
+/// The wrapping operators wrap nothing: `Superblock.problem` has bounded every field so that no address of the volume overflows.
 ///
 ///     block 0        superblock
 ///     1 ...          journal ring
@@ -17,6 +18,7 @@ package struct Geometry: Sendable {
     package let groupCount: Int
     package let blocksPerGroup: Int
     package let inodesPerGroup: Int
+    package let inodeCount: UInt64
 
     package init(_ superblock: Superblock) {
         blockCount = superblock.blockCount
@@ -26,14 +28,16 @@ package struct Geometry: Sendable {
         groupCount = Int(superblock.groupCount)
         blocksPerGroup = Int(superblock.blocksPerGroup)
         inodesPerGroup = Int(superblock.inodesPerGroup)
+        inodeCount = superblock.groupCount &* UInt64(superblock.inodesPerGroup)
     }
 
     package var inodeTableBlocks: Int { inodesPerGroup / InodeLayout.perBlock }
     /// Blocks of a group before its data area.
     package var groupOverhead: Int { 2 + inodeTableBlocks }
-    package var inodeCount: UInt64 { UInt64(groupCount) * UInt64(inodesPerGroup) }
 
-    @inline(__always) package func start(ofGroup group: Int) -> UInt64 { groupStart + UInt64(group) * UInt64(blocksPerGroup) }
+    @inline(__always) package func start(ofGroup group: Int) -> UInt64 {
+        groupStart &+ UInt64(truncatingIfNeeded: group) &* UInt64(truncatingIfNeeded: blocksPerGroup)
+    }
 
     /// Blocks in the group; the last one may be shorter.
     @inline(__always) package func blocks(inGroup group: Int) -> Int {
@@ -56,11 +60,11 @@ package struct Geometry: Sendable {
 
     /// Block and byte offset of an inode that `isInode` accepts.
     @inline(__always) package func location(ofInode inode: UInt64) -> (block: UInt64, offset: Int) {
-        let group = group(ofInode: inode)
-        let index = Int((inode - 1) % UInt64(inodesPerGroup))
+        let (group, index) = (inode &- 1).quotientAndRemainder(dividingBy: UInt64(truncatingIfNeeded: inodesPerGroup))
+        let place = Int(truncatingIfNeeded: index)
         return (
-            start(ofGroup: group) + 2 + UInt64(index / InodeLayout.perBlock),
-            InodeLayout.firstAt + (index % InodeLayout.perBlock) * InodeLayout.size
+            start(ofGroup: Int(truncatingIfNeeded: group)) &+ 2 &+ UInt64(truncatingIfNeeded: place / InodeLayout.perBlock),
+            InodeLayout.firstAt &+ (place % InodeLayout.perBlock) &* InodeLayout.size
         )
     }
 }

@@ -60,7 +60,7 @@ extension Volume {
         try loadGroups(device)
         for slot in 0..<region.layout.inodes {
             let row = unsafe CoreInode(slot: slot, cell: Bytes(region.state + slot * CoreInode.size, count: CoreInode.size, writable: false))
-            if row.inode != 0 && (row.has(CoreInode.Flag.attributesDirty) || cache.dirtyLists[row.inode] != nil) {
+            if row.inode != 0 && (row.has(CoreInode.Flag.attributesDirty) || cache.dirtyLists.contains(row.inode)) {
                 dirtySince[row.inode] = clock.monotonic
             }
         }

@@ -7,15 +7,15 @@ enum NameHash {
 
     @inline(__always) private static func round(_ v0: inout UInt64, _ v1: inout UInt64, _ v2: inout UInt64, _ v3: inout UInt64) {
         v0 = v0 &+ v1
-        v1 = (v1 << 13 | v1 >> 51) ^ v0
-        v0 = v0 << 32 | v0 >> 32
+        v1 = (v1 &<< 13 | v1 &>> 51) ^ v0
+        v0 = v0 &<< 32 | v0 &>> 32
         v2 = v2 &+ v3
-        v3 = (v3 << 16 | v3 >> 48) ^ v2
+        v3 = (v3 &<< 16 | v3 &>> 48) ^ v2
         v0 = v0 &+ v3
-        v3 = (v3 << 21 | v3 >> 43) ^ v0
+        v3 = (v3 &<< 21 | v3 &>> 43) ^ v0
         v2 = v2 &+ v1
-        v1 = (v1 << 17 | v1 >> 47) ^ v2
-        v2 = v2 << 32 | v2 >> 32
+        v1 = (v1 &<< 17 | v1 &>> 47) ^ v2
+        v2 = v2 &<< 32 | v2 &>> 32
     }
 
     /// SipHash-1-3 (Aumasson and Bernstein; one compression round, three finalization rounds).
@@ -33,11 +33,19 @@ enum NameHash {
             at &+= 8
         }
         var last = UInt64(truncatingIfNeeded: count) << 56
-        var shift: UInt64 = 0
-        while at < count {
-            last |= UInt64(unsafe bytes.load(fromByteOffset: at, as: UInt8.self)) << shift
-            shift &+= 8
-            at &+= 1
+        let rest = count &- at
+        if rest >= 4 {
+            // Two overlapping words hold the four to seven bytes that are left.
+            let low = unsafe UInt64(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt32.self)))
+            let high = unsafe UInt64(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: count &- 4, as: UInt32.self)))
+            last |= low | high &<< UInt64(truncatingIfNeeded: (rest &- 4) &* 8)
+        } else {
+            var shift: UInt64 = 0
+            while at < count {
+                last |= UInt64(unsafe bytes.load(fromByteOffset: at, as: UInt8.self)) &<< shift
+                shift &+= 8
+                at &+= 1
+            }
         }
         v3 ^= last
         round(&v0, &v1, &v2, &v3)
@@ -68,7 +76,7 @@ enum NameHash {
 
 struct DirectoryEntry {
     var inode: UInt64
-    var path: Tree.Path
+    var key: UInt64
 }
 
 extension Volume {
@@ -77,20 +85,57 @@ extension Volume {
     }
 
     /// The entry of that name, or nil.
-    func find(_ name: Name, in directory: Inode, _ tx: Transaction) throws(Stop) -> DirectoryEntry? {
+    @inline(__always) func find(_ name: Name, in directory: Inode, _ tx: Transaction) throws(Stop) -> DirectoryEntry? {
+        // While misses are forced, every look-up reads its blocks.
+        if tx.forcedMiss < 0, let known = names.find(name, in: directory.number) { return known }
+        return try findInTree(name, in: directory, tx)
+    }
+
+    private func findInTree(_ name: Name, in directory: Inode, _ tx: Transaction) throws(Stop) -> DirectoryEntry? {
         if directory.root == 0 { return nil }
-        let tree = directoryTree(directory)
+        let tree = Tree(owner: directory.number, kind: BlockLayout.Kind.directory, root: directory.root)
         let first = NameHash.firstKey(superblock.hashKey, name)
-        var path = Tree.Path()
-        var leaf = try lowerBound(tree, first, &path, tx)
-        while let node = leaf {
-            let slot = path.slots[0]
-            if node.key(slot) > first | NameHash.collisionBits { return nil }
-            let auxiliary = node.auxiliary(slot)
-            if Node.nameLength(auxiliary) == name.count, unsafe node.bytes.equals(Node.nameOffset(auxiliary), name.bytes, name.count) {
-                return DirectoryEntry(inode: node.value(slot), path: path)
+        let leaf = try leaf(tree, first, tx)
+        var slot = leaf.floor(first &- 1) &+ 1
+        while slot < leaf.count {
+            switch match(name, leaf, slot, first) {
+            case .found(let entry):
+                if tx.cellCount == 0 { names.enter(name, in: directory.number, entry) }
+                return entry
+            case .passed: return nil
+            case .other: slot &+= 1
             }
-            leaf = try advance(tree, &path, tx)
+        }
+        return try findBehind(leaf, name, tree, first, tx)
+    }
+
+    private enum Match {
+        case found(DirectoryEntry)
+        /// A name of equal hash.
+        case other
+        /// Behind all names of this hash.
+        case passed
+    }
+
+    @inline(__always) private func match(_ name: Name, _ leaf: Node, _ slot: Int, _ first: UInt64) -> Match {
+        let key = leaf.key(slot)
+        if key > first | NameHash.collisionBits { return .passed }
+        let auxiliary = leaf.auxiliary(slot)
+        guard Node.nameLength(auxiliary) == name.count, unsafe leaf.bytes.equals(Node.nameOffset(auxiliary), name.bytes, name.count) else { return .other }
+        return .found(DirectoryEntry(inode: leaf.value(slot), key: key))
+    }
+
+    /// Names of equal hash may go on in the leaves that follow.
+    @inline(never) private func findBehind(_ leaf: Node, _ name: Name, _ tree: Tree, _ first: UInt64, _ tx: Transaction) throws(Stop) -> DirectoryEntry? {
+        if leaf.block == tree.root { return nil }
+        var path = Tree.Path()
+        var next = try lowerBound(tree, first, &path, tx)
+        while let node = next {
+            switch match(name, node, path.slots[0], first) {
+            case .found(let entry): return entry
+            case .passed: return nil
+            case .other: next = try advance(tree, &path, tx)
+            }
         }
         return nil
     }
@@ -114,20 +159,24 @@ extension Volume {
         directory.entries += 1
     }
 
-    func removeEntry(_ entry: DirectoryEntry, from directory: Inode, _ tx: Transaction) throws(Stop) {
+    func removeEntry(_ entry: DirectoryEntry, _ name: Name, from directory: Inode, _ tx: Transaction) throws(Stop) {
+        names.forget(name, in: directory.number)
         var tree = directoryTree(directory)
         tree.mayUseReserve = true
-        var path = entry.path
-        try remove(&tree, at: &path, tx)
+        try remove(&tree, key: entry.key, tx)
         store(tree, in: directory)
         if directory.entries == 0 { throw damaged("entry count of directory \(directory.number)") }
         directory.entries -= 1
     }
 
     /// The entry names another inode from now on.
-    func changeEntry(_ entry: DirectoryEntry, inode: UInt64, type: UInt16, in directory: Inode, _ tx: Transaction) throws(Stop) {
-        let node = try writeNode(directoryTree(directory), entry.path.blocks[0], tx)
-        let slot = entry.path.slots[0]
+    func changeEntry(_ entry: DirectoryEntry, _ name: Name, inode: UInt64, type: UInt16, in directory: Inode, _ tx: Transaction) throws(Stop) {
+        names.forget(name, in: directory.number)
+        let tree = directoryTree(directory)
+        var path = Tree.Path()
+        let node = try writeNode(tree, try descend(tree, entry.key, &path, tx).block, tx)
+        let slot = path.slots[0]
+        guard slot >= 0, node.key(slot) == entry.key else { throw damaged("directory \(directory.number)") }
         node.setSlot(slot, key: node.key(slot), value: inode, auxiliary: node.auxiliary(slot) & 0xFFFF_FFFF | UInt64(type >> 12) << 32)
     }
 

@@ -5,16 +5,25 @@
 /// `escape`: the rest of the text goes back to the client.
 struct Resolution {
     enum Last { case name, dot, dotDot, root }
-    /// The directory of the last component (for root, dot and dotdot: the directory itself).
-    var parent: UInt64
+    /// The directory of the last component (for root, dot and dotdot: the directory itself), as it was before the operation changed anything.
+    var directory: Inode
     var name: Name
     var last: Last
-    /// The inode that the path names; 0: the last component does not exist.
-    var inode: UInt64
+    /// What the path names, likewise; nil: the last component does not exist.
+    var file: Inode?
     /// Where the entry of the last component is; nil for ".", ".." and the root.
     var entry: DirectoryEntry?
     /// The text ended in `/`: only a directory will do.
     var wantsDirectory: Bool
+
+    @inline(__always) var parent: UInt64 { directory.number }
+    /// 0: does not exist.
+    @inline(__always) var inode: UInt64 { file?.number ?? 0 }
+
+    /// A path that ends at a directory which no entry of the walk named.
+    @inline(__always) static func end(_ directory: Inode, _ name: Name, _ last: Last, wantsDirectory: Bool = true) -> Resolution {
+        Resolution(directory: directory, name: name, last: last, file: directory, entry: nil, wantsDirectory: wantsDirectory)
+    }
 }
 
 @safe final class PathBuffers {
@@ -42,69 +51,64 @@ extension Volume {
         guard count > 0 || emptyIsHandle else { throw .errno(Errno.noEntry) }
         guard count <= Volume.maximumPath else { throw .errno(Errno.nameTooLong) }
 
-        var directory = Superblock.rootInode
+        var start = Superblock.rootInode
         if unsafe handle != Request.rootHandle && (count == 0 || text.load(as: UInt8.self) != UInt8(ascii: "/")) {
-            directory = try openDescription(handle, request.session, tx).inode
+            start = try openDescription(handle, request.session, tx).inode
         }
-        if count == 0 {
-            return unsafe Resolution(parent: directory, name: Name(text, 0), last: .dot, inode: directory, entry: nil, wantsDirectory: false)
-        }
+        var current = try inode(start, tx)
+        if count == 0 { return unsafe .end(current, Name(text, 0), .dot, wantsDirectory: false) }
         let buffer = unsafe pathBuffers.memory + (second ? 8192 : 0)
         var links = 0
         var at = 0
-        var current = try inode(directory, tx)
         while true {
             // At the start of a component, or at the end.
-            while at < count, unsafe text.load(fromByteOffset: at, as: UInt8.self) == UInt8(ascii: "/") { at += 1 }
+            while at < count, unsafe text.load(fromByteOffset: at, as: UInt8.self) == UInt8(ascii: "/") { at &+= 1 }
             guard current.isDirectory else { throw .errno(Errno.notDirectory) }
-            if at == count {
-                return unsafe Resolution(parent: directory, name: Name(text + at, 0), last: .root, inode: directory, entry: nil, wantsDirectory: true)
-            }
+            if at == count { return unsafe .end(current, Name(text + at, 0), .root) }
             guard sessions[sessionIndex].credentials.may(Access.execute, current) else { throw .errno(Errno.access) }
             let start = at
             while at < count {
                 let byte = unsafe text.load(fromByteOffset: at, as: UInt8.self)
                 if byte == UInt8(ascii: "/") { break }
                 if byte == 0 { throw .errno(Errno.invalid) }
-                at += 1
+                at &+= 1
             }
-            let name = unsafe Name(text + start, at - start)
+            let name = unsafe Name(text + start, at &- start)
             if name.count > 255 { throw .errno(Errno.nameTooLong) }
             var rest = at
-            while rest < count, unsafe text.load(fromByteOffset: rest, as: UInt8.self) == UInt8(ascii: "/") { rest += 1 }
+            while rest < count, unsafe text.load(fromByteOffset: rest, as: UInt8.self) == UInt8(ascii: "/") { rest &+= 1 }
             let isLast = rest == count
             let slash = isLast && rest > at
 
             if unsafe name.bytes.load(as: UInt8.self) == UInt8(ascii: ".") {
                 if name.count == 1 {
-                    if isLast { return Resolution(parent: directory, name: name, last: .dot, inode: directory, entry: nil, wantsDirectory: true) }
+                    if isLast { return .end(current, name, .dot) }
                     continue
                 }
                 if unsafe name.count == 2 && name.bytes.load(fromByteOffset: 1, as: UInt8.self) == UInt8(ascii: ".") {
-                    if directory == Superblock.rootInode {
+                    if current.number == Superblock.rootInode {
                         if !sessions[sessionIndex].prefix.isEmpty {
                             throw unsafe escape(request, second, text + start, count - start)
                         }
                     } else {
-                        directory = current.parent
-                        current = try inode(directory, tx)
+                        current = try inode(current.parent, tx)
                     }
-                    if isLast { return Resolution(parent: directory, name: name, last: .dotDot, inode: directory, entry: nil, wantsDirectory: true) }
+                    if isLast { return .end(current, name, .dotDot) }
                     continue
                 }
             }
             guard let entry = try find(name, in: current, tx) else {
                 if !isLast { throw .errno(Errno.noEntry) }
-                return Resolution(parent: directory, name: name, last: .name, inode: 0, entry: nil, wantsDirectory: slash)
+                return Resolution(directory: current, name: name, last: .name, file: nil, entry: nil, wantsDirectory: slash)
             }
             let target = try inode(entry.inode, tx)
             if target.isLink && (!isLast || follow || slash) {
                 links += 1
                 if links > Volume.maximumLinks { throw .errno(Errno.loop) }
                 // The link's text, then what was not walked yet.
-                let length = Int(target.size)
+                let length = Int(truncatingIfNeeded: target.size)
                 let remaining = count - at
-                guard length > 0, length + remaining <= Volume.maximumPath else { throw .errno(length == 0 ? Errno.noEntry : Errno.nameTooLong) }
+                guard length > 0, length <= Volume.maximumPath - remaining else { throw .errno(length == 0 ? Errno.noEntry : Errno.nameTooLong) }
                 unsafe (buffer + length).copyMemory(from: text + at, byteCount: remaining)
                 try unsafe readLink(target, into: buffer, tx)
                 unsafe text = UnsafeRawPointer(buffer)
@@ -118,15 +122,11 @@ extension Volume {
                         else { throw unsafe escape(request, second, text, count) }
                         at = prefix.count
                     }
-                    directory = Superblock.rootInode
-                    current = try inode(directory, tx)
+                    current = try inode(Superblock.rootInode, tx)
                 }
                 continue
             }
-            if isLast {
-                return Resolution(parent: directory, name: name, last: .name, inode: entry.inode, entry: entry, wantsDirectory: slash)
-            }
-            directory = entry.inode
+            if isLast { return Resolution(directory: current, name: name, last: .name, file: target, entry: entry, wantsDirectory: slash) }
             current = target
         }
     }
@@ -142,16 +142,14 @@ extension Volume {
     /// The existing inode that the path names.
     func resolveExisting(_ request: Request, follow: Bool, emptyIsHandle: Bool = true, _ tx: Transaction) throws(Stop) -> Inode {
         let resolution = try resolve(request, follow: follow, emptyIsHandle: emptyIsHandle, tx)
-        guard resolution.inode != 0 else { throw .errno(Errno.noEntry) }
-        let found = try inode(resolution.inode, tx)
+        guard let found = resolution.file else { throw .errno(Errno.noEntry) }
         if resolution.wantsDirectory && !found.isDirectory { throw .errno(Errno.notDirectory) }
         return found
     }
 
     /// The directory and the free or taken name for an operation that changes entries.
-    func requireParent(_ resolution: Resolution, _ credentials: Credentials, _ tx: Transaction) throws(Stop) -> Inode {
-        let parent = try inode(resolution.parent, tx)
-        guard credentials.may(Access.write | Access.execute, parent) else { throw .errno(Errno.access) }
-        return parent
+    func requireParent(_ resolution: Resolution, _ credentials: Credentials) throws(Stop) -> Inode {
+        guard credentials.may(Access.write | Access.execute, resolution.directory) else { throw .errno(Errno.access) }
+        return resolution.directory
     }
 }

@@ -80,7 +80,8 @@ extension Volume {
 
     /// The in-core inode, or nil where there is none.
     @inline(__always) func core(_ inode: UInt64, _ tx: Transaction) -> CoreInode? {
-        for new in tx.newCores where new.inode == inode {
+        for number in tx.newCores.indices where tx.newCores[number].inode == inode {
+            let new = tx.newCores[number]
             return CoreInode(slot: new.slot, cell: tx.readState(new.slot * CoreInode.size, length: CoreInode.size))
         }
         let slot = coreSlot(inode)
@@ -104,14 +105,14 @@ extension Volume {
         core.accessTime = inode.accessTime
         core.flags = inode.isDirectory ? CoreInode.Flag.isDirectory : inode.isRegular ? 0 : CoreInode.Flag.isSpecial
         tx.takenCores += 1
-        tx.newCores.append((inode.number, slot))
+        tx.newCores.append(Transaction.CoreSlot(inode: inode.number, slot: slot))
         return core
     }
 
     /// Rows of closed inodes whose attributes or data still wait for write-back can be had by waiting; where there are none, ENFILE.
     private func outOfCores(_ tx: Transaction) -> Stop {
         var waitFor: UInt64?
-        for inode in dirtySince.keys.sorted().reversed() where core(inode, tx)?.openCount == 0 && writebackErrors[inode] == nil {
+        for inode in dirtySince.sortedKeys.reversed() where core(inode, tx)?.openCount == 0 && writebackErrors[inode] == nil {
             requestWriteback(inode)
             waitFor = inode
         }
@@ -120,10 +121,10 @@ extension Volume {
 
     /// Frees the row where nothing needs it any more.
     func dropCoreIfIdle(_ core: CoreInode, _ tx: Transaction) {
-        guard core.openCount == 0, core.firstLock == 0, core.flags & ~CoreInode.Flag.kindMask == 0, core.reserved == 0, cache.dirtyLists[core.inode] == nil,
+        guard core.openCount == 0, core.firstLock == 0, core.flags & ~CoreInode.Flag.kindMask == 0, core.reserved == 0, !cache.dirtyLists.contains(core.inode),
             !tx.newCores.contains(where: { $0.slot == core.slot })
         else { return }
-        tx.givenCores.append((core.inode, core.slot))
+        tx.givenCores.append(Transaction.CoreSlot(inode: core.inode, slot: core.slot))
         core.cell.zero(0, CoreInode.size)
     }
 

@@ -41,9 +41,9 @@ extension Volume {
     /// Resolves the path of a new entry: the name must be free and the parent writable.
     private func resolveNew(_ request: Request, second: Bool = false, directory: Bool, _ tx: Transaction) throws(Stop) -> (Resolution, Inode) {
         let resolution = try resolve(request, second: second, follow: false, tx)
-        if resolution.inode != 0 { throw .errno(Errno.exists) }
+        if resolution.file != nil { throw .errno(Errno.exists) }
         if resolution.wantsDirectory && !directory { throw .errno(Errno.noEntry) }
-        return (resolution, try requireParent(resolution, credentials(request), tx))
+        return (resolution, try requireParent(resolution, credentials(request)))
     }
 
     func makeDirectory(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {

@@ -1,6 +1,6 @@
 /// Opcode to function: the list of what the volume can do.
 extension Volume {
-    func dispatch(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+    func dispatch(_ request: borrowing Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         guard sessionIndex(request.session) != nil else { throw .errno(Errno.badDescriptor) }
         switch request.opcode {
         case .null: return Outcome(0)

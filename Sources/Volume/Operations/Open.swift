@@ -11,17 +11,16 @@ extension Volume {
         let follow = flags & OpenFlag.noFollow == 0 && !exclusive
         let resolution = try resolve(request, follow: follow, tx)
         let who = credentials(request)
-        if resolution.inode == 0 {
+        guard let file = resolution.file else {
             guard creating else { throw .errno(Errno.noEntry) }
             if resolution.wantsDirectory { throw .errno(Errno.isDirectory) }
-            let parent = try requireParent(resolution, who, tx)
+            let parent = try requireParent(resolution, who)
             let file = try createInode(
                 in: parent, name: resolution.name, mode: Mode.regular | UInt16(request.mode & 0o7777), credentials: who, tx)
             // A file that this call created may be opened for anything, whatever its mode says.
             return try install(request, file, tx)
         }
         if exclusive { throw .errno(Errno.exists) }
-        let file = try inode(resolution.inode, tx)
         if creating && resolution.wantsDirectory { throw .errno(Errno.isDirectory) }
         if resolution.wantsDirectory && !file.isDirectory { throw .errno(Errno.notDirectory) }
         if flags & OpenFlag.directory != 0 && !file.isDirectory { throw .errno(Errno.notDirectory) }
@@ -50,8 +49,7 @@ extension Volume {
     private func openTemporary(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         if request.flags & OpenFlag.accessMode == 0 { throw .errno(Errno.invalid) }
         let resolution = try resolve(request, follow: true, tx)
-        guard resolution.inode != 0 else { throw .errno(Errno.noEntry) }
-        let parent = try inode(resolution.inode, tx)
+        guard let parent = resolution.file else { throw .errno(Errno.noEntry) }
         guard parent.isDirectory else { throw .errno(Errno.notDirectory) }
         let who = credentials(request)
         guard who.may(Access.write | Access.execute, parent) else { throw .errno(Errno.access) }
@@ -90,7 +88,7 @@ extension Volume {
         row.references -= 1
         if row.references > 0 { return Outcome(0) }
         if row.flock != 0 { tx.releasedLocks = true }
-        readAhead[row.slot] = nil
+        unsafe readAhead[row.slot] = ReadAhead()
         row.cell.zero(0, Description.size)
         tx.givenDescriptions.append(row.slot)
         core.openCount -= 1

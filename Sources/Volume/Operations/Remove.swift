@@ -12,15 +12,14 @@ extension Volume {
     func unlink(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         let resolution = try resolve(request, follow: false, tx)
         try requireName(resolution, dot: Errno.isDirectory, dotDot: Errno.isDirectory, root: Errno.isDirectory)
-        guard resolution.inode != 0, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
-        let parent = try requireParent(resolution, credentials(request), tx)
-        let file = try inode(resolution.inode, tx)
+        guard let file = resolution.file, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
+        let parent = try requireParent(resolution, credentials(request))
         if resolution.wantsDirectory { throw .errno(file.isDirectory ? Errno.isDirectory : Errno.notDirectory) }
         guard credentials(request).mayDelete(file, from: parent) else { throw .errno(Errno.perm) }
         if file.isDirectory { throw .errno(Errno.isDirectory) }
         if isReadOnly { throw .errno(Errno.readOnly) }
         let directory = try inodeForWrite(parent.number, tx)
-        try removeEntry(entry, from: directory, tx)
+        try removeEntry(entry, resolution.name, from: directory, tx)
         try touch(directory, tx)
         try dropLink(file.number, tx)
         return Outcome(0)
@@ -39,15 +38,14 @@ extension Volume {
     func removeDirectory(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         let resolution = try resolve(request, follow: false, tx)
         try requireName(resolution, dot: Errno.invalid, dotDot: Errno.notEmpty, root: Errno.busy)
-        guard resolution.inode != 0, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
-        let parent = try requireParent(resolution, credentials(request), tx)
-        let victim = try inode(resolution.inode, tx)
+        guard let victim = resolution.file, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
+        let parent = try requireParent(resolution, credentials(request))
         guard credentials(request).mayDelete(victim, from: parent) else { throw .errno(Errno.perm) }
         guard victim.isDirectory else { throw .errno(Errno.notDirectory) }
         if victim.entries > 0 { throw .errno(Errno.notEmpty) }
         if isReadOnly { throw .errno(Errno.readOnly) }
         let directory = try inodeForWrite(parent.number, tx)
-        try removeEntry(entry, from: directory, tx)
+        try removeEntry(entry, resolution.name, from: directory, tx)
         directory.links -= min(directory.links, 1)
         try touch(directory, tx)
         try dropDirectory(victim.number, tx)
@@ -79,10 +77,9 @@ extension Volume {
         try requireName(old, dot: Errno.busy, dotDot: Errno.busy, root: Errno.busy)
         let newTaken = flags & Volume.renameNoReplace != 0 ? Errno.exists : Errno.busy
         try requireName(new, dot: newTaken, dotDot: newTaken, root: newTaken)
-        guard old.inode != 0, let oldEntry = old.entry else { throw .errno(Errno.noEntry) }
-        if exchange && new.inode == 0 { throw .errno(Errno.noEntry) }
-        if flags & Volume.renameNoReplace != 0 && new.inode != 0 { throw .errno(Errno.exists) }
-        let moving = try inode(old.inode, tx)
+        guard let moving = old.file, let oldEntry = old.entry else { throw .errno(Errno.noEntry) }
+        if exchange && new.file == nil { throw .errno(Errno.noEntry) }
+        if flags & Volume.renameNoReplace != 0 && new.file != nil { throw .errno(Errno.exists) }
         if !moving.isDirectory {
             if old.wantsDirectory { throw .errno(Errno.notDirectory) }
             if !exchange && new.wantsDirectory { throw .errno(Errno.notDirectory) }
@@ -90,22 +87,21 @@ extension Volume {
         let who = credentials(request)
         // A directory never moves below itself, nor is it replaced by what it holds.
         if moving.isDirectory, try isAncestor(old.inode, of: new.parent, tx) { throw .errno(Errno.invalid) }
-        if new.inode != 0, try isAncestor(new.inode, of: old.parent, tx) {
+        if let target = new.file, target.isDirectory, try isAncestor(target.number, of: old.parent, tx) {
             throw .errno(exchange ? Errno.invalid : Errno.notEmpty)
         }
-        if new.inode == old.inode && new.inode != 0 {
-            _ = try requireParent(old, who, tx)
+        if new.inode == old.inode {
+            _ = try requireParent(old, who)
             return Outcome(0)
         }
-        let oldParent = try requireParent(old, who, tx)
-        let newParent = try requireParent(new, who, tx)
+        let oldParent = try requireParent(old, who)
+        let newParent = try requireParent(new, who)
         guard who.mayDelete(moving, from: oldParent) else { throw .errno(Errno.perm) }
         if newParent.links == 0 { throw .errno(Errno.noEntry) }
         // A directory that changes its parent gets a new `..`: that is a write to it.
         if moving.isDirectory && old.parent != new.parent && !who.may(Access.write, moving) { throw .errno(Errno.access) }
         if isReadOnly { throw .errno(Errno.readOnly) }
-        if new.inode != 0 {
-            let target = try inode(new.inode, tx)
+        if let target = new.file {
             guard who.mayDelete(target, from: newParent) else { throw .errno(Errno.perm) }
             if exchange {
                 if new.wantsDirectory && !target.isDirectory { throw .errno(Errno.notDirectory) }
@@ -116,7 +112,7 @@ extension Volume {
             if !moving.isDirectory && target.isDirectory { throw .errno(Errno.isDirectory) }
             if target.isDirectory && target.entries > 0 { throw .errno(Errno.notEmpty) }
             // People write a new file and rename it over the old one: the data goes out before the name changes.
-            if moving.isRegular && cache.dirtyLists[moving.number] != nil { throw .writeback(moving.number) }
+            if moving.isRegular && cache.dirtyLists.contains(moving.number) { throw .writeback(moving.number) }
         }
         return try move(old, oldEntry, moving.number, new, tx)
     }
@@ -127,7 +123,7 @@ extension Volume {
         let destination = try inodeForWrite(new.parent, tx)
         if let newEntry = new.entry {
             let target = try inode(new.inode, tx)
-            try changeEntry(newEntry, inode: number, type: moving.type, in: destination, tx)
+            try changeEntry(newEntry, new.name, inode: number, type: moving.type, in: destination, tx)
             if target.isDirectory {
                 destination.links -= min(destination.links, 1)
                 try dropDirectory(target.number, tx)
@@ -137,9 +133,7 @@ extension Volume {
         } else {
             try addEntry(new.name, inode: number, type: moving.type, to: destination, tx)
         }
-        // Adding may have moved the old entry to another node.
-        guard let entry = try find(old.name, in: try inode(old.parent, tx), tx) else { throw damaged("directory \(old.parent)") }
-        try removeEntry(entry, from: source, tx)
+        try removeEntry(oldEntry, old.name, from: source, tx)
         if moving.isDirectory && old.parent != new.parent {
             moving.parent = new.parent
             source.links -= min(source.links, 1)
@@ -158,8 +152,8 @@ extension Volume {
         guard let newEntry = new.entry else { throw .errno(Errno.noEntry) }
         let source = try inodeForWrite(old.parent, tx)
         let destination = try inodeForWrite(new.parent, tx)
-        try changeEntry(oldEntry, inode: target.number, type: target.type, in: source, tx)
-        try changeEntry(newEntry, inode: moving.number, type: moving.type, in: destination, tx)
+        try changeEntry(oldEntry, old.name, inode: target.number, type: target.type, in: source, tx)
+        try changeEntry(newEntry, new.name, inode: moving.number, type: moving.type, in: destination, tx)
         for (inode, from, to, parent) in [(moving, source, destination, new.parent), (target, destination, source, old.parent)] {
             let writable = try inodeForWrite(inode.number, tx)
             writable.changeTime = now

@@ -6,7 +6,7 @@ extension Volume {
         let outcome = try syncStep(description.inode, dataOnly: request.flags & 1 != 0, progress, tx)
         if outcome.again { return outcome }
         // An error of an earlier write-back is told once to every descriptor.
-        if let failure = writebackErrors[description.inode], description.errorSeen != failure.generation {
+        if !writebackErrors.isEmpty, let failure = writebackErrors[description.inode], description.errorSeen != failure.generation {
             try descriptionForWrite(description.slot, tx).errorSeen = failure.generation
             return Outcome(-Int64(failure.errno))
         }
@@ -40,7 +40,7 @@ extension Volume {
     func syncAll(_ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         if progress.target == 0 {
             // Inodes in ascending order; `done` is the last one asked for.
-            let pending = Set(cache.dirtyLists.keys).union(dirtySince.keys).filter { $0 > progress.done }
+            let pending = [cache.dirtyLists.next(after: progress.done), dirtySince.next(after: progress.done)].compactMap { $0 }
             if let next = pending.min(), !isReadOnly {
                 if writebackErrors[next] == nil, progress.phase == 0 || progress.moved != next {
                     tx.nextProgress.phase = 1
@@ -70,8 +70,8 @@ extension Volume {
             cleanShutdownDone = queue.inFlight == 0
             return cleanShutdownDone
         }
-        for (inode, _) in cache.dirtyLists.sorted(by: { $0.key < $1.key }) { requestWriteback(inode) }
-        for inode in dirtySince.keys.sorted() { requestWriteback(inode) }
+        for inode in cache.dirtyLists.sortedKeys { requestWriteback(inode) }
+        for inode in dirtySince.sortedKeys { requestWriteback(inode) }
         checkpoint.drain = true
         if journal.openLength > 0 || journal.openHadOrdered { journal.wanted = max(journal.wanted, journal.openSequence) }
         poll()

@@ -8,9 +8,10 @@ extension Volume {
     func applyPublished() {
         let head = unsafe Bytes(region.record, count: Region.Layout.record, writable: false)
         let sequence = head.u64(RecordLayout.sequenceAt)
-        applyActions(head, sequence, before: true)
+        // Frames that the batch's entries will find come first in the record.
+        let rest = applyMetadataFrames(head)
         applyBatch(head, sequence)
-        applyActions(head, sequence, before: false)
+        applyActions(head, sequence, from: rest)
         let batch = head.u32(RecordLayout.batchAt)
         region.store(batch == 0 ? .batchLength0 : .batchLength1, head.u64(RecordLayout.toAt))
         step()
@@ -27,29 +28,37 @@ extension Volume {
         if applySteps == abortAtStep { abortHook?() }
     }
 
-    /// `before`: the frames that the batch's entries will find; after them, everything else.
-    private func applyActions(_ head: Bytes, _ sequence: UInt64, before: Bool) {
+    private func actionsEnd(_ head: Bytes) -> Int { RecordLayout.actionsAt + Int(head.u64(RecordLayout.lengthAt)) }
+
+    /// Where the other actions begin.
+    private func applyMetadataFrames(_ head: Bytes) -> Int {
         var at = RecordLayout.actionsAt
-        let end = at + Int(head.u64(RecordLayout.lengthAt))
+        let end = actionsEnd(head)
+        while at < end, head.u32(at) == RecordLayout.Action.metadataFrame {
+            applyMetadataFrame(Int(head.u64(at + 8)), head.u64(at + 16))
+            at += Int(head.u32(at + 4))
+        }
+        return at
+    }
+
+    private func applyActions(_ head: Bytes, _ sequence: UInt64, from start: Int) {
+        var at = start
+        let end = actionsEnd(head)
         while at < end {
-            let kind = head.u32(at)
             let length = Int(head.u32(at + 4))
-            if (kind == RecordLayout.Action.metadataFrame) == before {
-                switch kind {
-                case RecordLayout.Action.metadataFrame: applyMetadataFrame(Int(head.u64(at + 8)), head.u64(at + 16))
-                case RecordLayout.Action.state:
-                    let offset = Int(head.u64(at + 8))
-                    unsafe (region.state + offset).copyMemory(from: head.pointer + at + 16, byteCount: length - 16)
-                    step()
-                case RecordLayout.Action.publish:
-                    applyPublish(
-                        frame: Int(head.u64(at + 8)), owner: head.u64(at + 16), index: head.u64(at + 24), block: head.u64(at + 32),
-                        flags: UInt8(truncatingIfNeeded: head.u64(at + 40)))
-                case RecordLayout.Action.writeback:
-                    applyWriteback(frame: Int(head.u64(at + 8)), block: head.u64(at + 16), ordered: head.u64(at + 24) == 1, sequence)
-                case RecordLayout.Action.drop: applyDrop(owner: head.u64(at + 8), first: head.u64(at + 16), last: head.u64(at + 24))
-                default: break
-                }
+            switch head.u32(at) {
+            case RecordLayout.Action.state:
+                let offset = Int(head.u64(at + 8))
+                unsafe (region.state + offset).copyMemory(from: head.pointer + at + 16, byteCount: length - 16)
+                step()
+            case RecordLayout.Action.publish:
+                applyPublish(
+                    frame: Int(head.u64(at + 8)), owner: head.u64(at + 16), index: head.u64(at + 24), block: head.u64(at + 32),
+                    flags: UInt8(truncatingIfNeeded: head.u64(at + 40)))
+            case RecordLayout.Action.writeback:
+                applyWriteback(frame: Int(head.u64(at + 8)), block: head.u64(at + 16), ordered: head.u64(at + 24) == 1, sequence)
+            case RecordLayout.Action.drop: applyDrop(owner: head.u64(at + 8), first: head.u64(at + 16), last: head.u64(at + 24))
+            default: break
             }
             at += length
         }

@@ -1,6 +1,8 @@
 import CSystem
 
 /// From a finished transaction to changed memory: reserve, record, publish, apply.
+struct NewMetadataFrame { var frame: Int, block: UInt64 }
+
 extension Volume {
     /// Makes everything staged true, at once, or throws without having changed anything.
     ///
@@ -18,7 +20,10 @@ extension Volume {
         var record = unsafe RecordWriter(region.record)
 
         // Frames for blocks that are new or are being written right now.
-        for entry in newMetadataFrames { record.words(RecordLayout.Action.metadataFrame, UInt64(entry.frame), entry.block) }
+        for number in newMetadataFrames.indices {
+            let entry = newMetadataFrames[number]
+            record.words(RecordLayout.Action.metadataFrame, UInt64(entry.frame), entry.block)
+        }
         var imaged = 0
         for cellNumber in 0..<tx.cellCount {
             let cell = tx.staged(cellNumber)
@@ -43,18 +48,24 @@ extension Volume {
             }
             unsafe appendDifference(batch, &to, &entries, cell.address, original, tx.stagedPointer(cellNumber), Int(cell.length))
         }
-        for freed in tx.freed {
+        for number in tx.freed.indices {
+            let freed = tx.freed[number]
             unsafe appendHeader(
                 batch, &to, &entries, JournalLayout.Kind.free, freed.isMetadata ? JournalLayout.metadataFlag : 0, freed.start, Int(freed.count))
         }
-        for drop in tx.drops { record.words(RecordLayout.Action.drop, drop.owner, drop.first, drop.last) }
-        for publication in tx.publications {
+        for number in tx.drops.indices {
+            let drop = tx.drops[number]
+            record.words(RecordLayout.Action.drop, drop.owner, drop.first, drop.last)
+        }
+        for number in tx.publications.indices {
+            let publication = tx.publications[number]
             record.words(
                 RecordLayout.Action.publish, UInt64(publication.frame), publication.owner, publication.index, publication.block,
                 UInt64(publication.flags))
         }
         // After the publications: a frame may be published and recorded at once.
-        for writeback in tx.writebacks {
+        for number in tx.writebacks.indices {
+            let writeback = tx.writebacks[number]
             if !writeback.ordered {
                 unsafe appendEntry(batch, &to, &entries, JournalLayout.Kind.data, 0, writeback.block, cache.pointer(writeback.frame), BlockLayout.size)
             }
@@ -85,8 +96,9 @@ extension Volume {
 
     /// Finds the frames and the journal room that applying will need; returns the upper bound of batch bytes.
     private func reserve(_ tx: Transaction) throws(Stop) -> Int {
-        newMetadataFrames.removeAll(keepingCapacity: true)
+        newMetadataFrames.removeAll()
         var bytes = 0
+        var needsFrames = tx.freshCount > 0
         for number in 0..<tx.cellCount {
             let cell = tx.staged(number)
             if cell.frame == Transaction.stateFrame { continue }
@@ -95,25 +107,26 @@ extension Volume {
             if cell.frame >= 0 {
                 let header = cache.header(Int(cell.frame))
                 if header.imageSequence == 0 || header.state == .writing { bytes += BlockLayout.size + JournalLayout.entryHeaderSize }
+                if header.state == .writing { needsFrames = true }
             }
         }
-        for writeback in tx.writebacks where !writeback.ordered { bytes += BlockLayout.size + JournalLayout.entryHeaderSize }
+        for number in tx.writebacks.indices where !tx.writebacks[number].ordered { bytes += BlockLayout.size + JournalLayout.entryHeaderSize }
         bytes += tx.freed.count * JournalLayout.entryHeaderSize
         if bytes > 0 {
             if isReadOnly { throw .errno(Errno.readOnly) }
             if !journal.hasRoom(bytes, mayUseReserve: tx.isInternal) { throw .journal }
         }
-        for number in 0..<tx.cellCount {
+        for number in 0..<(needsFrames ? tx.cellCount : 0) {
             let cell = tx.staged(number)
             let block = cell.address / UInt64(BlockLayout.size)
             guard cell.frame == Transaction.freshFrame
                 || cell.frame >= 0 && cache.header(Int(cell.frame)).state == .writing && !newMetadataFrames.contains(where: { $0.block == block })
             else { continue }
             guard let frame = cache.allocate(stamp: tx.stamp) else {
-                for entry in newMetadataFrames { cache.release(entry.frame) }
+                for number in newMetadataFrames.indices { cache.release(newMetadataFrames[number].frame) }
                 throw .frames
             }
-            newMetadataFrames.append((frame, block))
+            newMetadataFrames.append(NewMetadataFrame(frame: frame, block: block))
         }
         return bytes
     }
@@ -143,18 +156,12 @@ extension Volume {
         _ new: UnsafeRawPointer, _ length: Int
     ) {
         var at = 0
-        while at < length {
-            at += unsafe dashfs_equal_words(old + at, new + at, length - at)
+        while true {
+            at = unsafe dashfs_difference(old, new, at, length)
             if at >= length { return }
-            let start = at
-            var end = at
-            // A gap of three equal words costs more as a new entry than as bytes.
-            while at < length && at - end < 24 {
-                let same = unsafe old.loadUnaligned(fromByteOffset: at, as: UInt64.self) == new.loadUnaligned(fromByteOffset: at, as: UInt64.self)
-                at &+= 8
-                if !same { end = at }
-            }
-            unsafe appendEntry(batch, &to, &entries, JournalLayout.Kind.delta, 0, address + UInt64(start), new + start, end - start)
+            let end = unsafe dashfs_difference_end(old, new, at, length)
+            unsafe appendEntry(batch, &to, &entries, JournalLayout.Kind.delta, 0, address &+ UInt64(at), new + at, end &- at)
+            at = end
         }
     }
 
@@ -163,39 +170,41 @@ extension Volume {
         freeBlocks += tx.freeBlocks
         freeInodes += tx.freeInodes
         reservedBlocks += tx.reserved
-        for cursor in tx.cursors {
+        for number in tx.cursors.indices {
+            let cursor = tx.cursors[number]
             if cursor.block >= 0 { unsafe groups[cursor.group].freeBlockHint = cursor.block }
             if cursor.inodeWord >= 0 { unsafe groups[cursor.group].freeInodeHint = cursor.inodeWord }
         }
         corePool.take(tx.takenCores)
         descriptionPool.take(tx.takenDescriptions)
         lockPool.take(tx.takenLocks)
-        for core in tx.newCores { coreIndex.insert(HashIndex.hash(core.inode, 0), slot: core.slot) }
-        for core in tx.givenCores {
+        for number in tx.newCores.indices { coreIndex.insert(HashIndex.hash(tx.newCores[number].inode, 0), slot: tx.newCores[number].slot) }
+        for number in tx.givenCores.indices {
+            let core = tx.givenCores[number]
             coreIndex.remove(HashIndex.hash(core.inode, 0), slot: core.slot) { slot in
-                let row = unsafe region.state.load(fromByteOffset: slot * CoreInode.size, as: UInt64.self)
                 // Rows freed together are zero already.
-                return HashIndex.hash(row != 0 ? row : tx.givenCores.first { $0.slot == slot }?.inode ?? 0, 0)
+                let inode = unsafe region.state.load(fromByteOffset: slot * CoreInode.size, as: UInt64.self)
+                return HashIndex.hash(inode != 0 ? inode : tx.givenCoreInode(slot: slot), 0)
             }
             corePool.give(core.slot)
             dirtySince[core.inode] = nil
         }
-        for inode in tx.dirtied where dirtySince[inode] == nil { dirtySince[inode] = clock.monotonic }
-        for inode in tx.cleaned { dirtySince[inode] = nil }
-        for slot in tx.givenDescriptions { descriptionPool.give(slot) }
-        for slot in tx.givenLocks { lockPool.give(slot) }
+        for number in tx.dirtied.indices where !dirtySince.contains(tx.dirtied[number]) { dirtySince[tx.dirtied[number]] = clock.monotonic }
+        for number in tx.cleaned.indices { dirtySince[tx.cleaned[number]] = nil }
+        for number in tx.givenDescriptions.indices { descriptionPool.give(tx.givenDescriptions[number]) }
+        for number in tx.givenLocks.indices { lockPool.give(tx.givenLocks[number]) }
         if tx.freeBlocks != 0 || tx.freeInodes != 0 || !tx.freed.isEmpty { refreshGroups(tx) }
-        for freed in tx.freed { holdFreed(freed.start, freed.count, sequence: journal.openSequence) }
-        tx.publications.removeAll(keepingCapacity: true)
+        for number in tx.freed.indices { holdFreed(tx.freed[number].start, tx.freed[number].count, sequence: journal.openSequence) }
+        tx.publications.removeAll()
         if !tx.writebacks.isEmpty {
             if capabilities.atomicWriteUnit >= BlockLayout.size {
-                for writeback in tx.writebacks where !writeback.ordered { journal.logged(writeback.block) }
+                for number in tx.writebacks.indices where !tx.writebacks[number].ordered { journal.logged(tx.writebacks[number].block) }
             }
             issueOrderedWrites(tx)
         }
         if tx.releasedLocks { wakeLockWaiters() }
-        for inode in tx.reclaims { startReclaim(inode) }
-        for inode in tx.flushes { requestWriteback(inode) }
+        for number in tx.reclaims.indices { startReclaim(tx.reclaims[number]) }
+        for number in tx.flushes.indices { requestWriteback(tx.flushes[number]) }
     }
 
     /// Group summaries from the group blocks that the transaction changed.

@@ -26,7 +26,7 @@ enum RecordLayout {
         static let writeback: UInt32 = 3
         /// u64 owner, first, last: the cache forgets these.
         static let drop: UInt32 = 4
-        /// u64 frame, block: a frame for a metadata block that is new, or whose present frame is being written.
+        /// u64 frame, block: a frame for a metadata block that is new, or whose present frame is being written. Before all other actions.
         static let metadataFrame: UInt32 = 5
     }
 }

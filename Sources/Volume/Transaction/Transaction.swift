@@ -33,6 +33,8 @@
     /// An existing data frame that is put into the journal record (`ordered` false), or written home before it (true).
     struct Writeback { var frame: Int, block: UInt64, ordered: Bool }
     struct Drop { var owner: UInt64, first: UInt64, last: UInt64 }
+    struct Cursor { var group: Int, block: Int, inodeWord: Int }
+    struct CoreSlot { var inode: UInt64, slot: Int }
 
     static let freshFrame: Int32 = -1
     static let stateFrame: Int32 = -2
@@ -58,11 +60,11 @@
     static let maximumTouched = 32
     private let touchedFrames: UnsafeMutablePointer<Int32>
     private(set) var touchedCount = 0
-    private(set) var missing: [Missing] = []
-    private(set) var freed: [FreedExtent] = []
-    var publications: [Publication] = []
-    var writebacks: [Writeback] = []
-    var drops: [Drop] = []
+    private(set) var missing = List<Missing>(capacity: 256)
+    private(set) var freed = List<FreedExtent>()
+    var publications = List<Publication>(capacity: 64)
+    var writebacks = List<Writeback>(capacity: 64)
+    var drops = List<Drop>()
     /// Change of the volume's free blocks and inodes, and of the blocks promised to delayed data.
     var freeBlocks = 0
     var freeInodes = 0
@@ -72,18 +74,18 @@
     var takenDescriptions = 0
     var takenLocks = 0
     /// Where the next searches for space begin: group, block, word of the inode bitmap (-1: as it was).
-    var cursors: [(group: Int, block: Int, inodeWord: Int)] = []
-    var newCores: [(inode: UInt64, slot: Int)] = []
-    var givenCores: [(inode: UInt64, slot: Int)] = []
+    var cursors = List<Cursor>()
+    var newCores = List<CoreSlot>()
+    var givenCores = List<CoreSlot>()
     /// Inodes whose in-core attributes became newer than the durable ones, or no longer are.
-    var dirtied: [UInt64] = []
-    var cleaned: [UInt64] = []
+    var dirtied = List<UInt64>()
+    var cleaned = List<UInt64>()
     /// Inodes whose data is to be pushed out.
-    var flushes: [UInt64] = []
-    var givenDescriptions: [Int] = []
-    var givenLocks: [Int] = []
+    var flushes = List<UInt64>()
+    var givenDescriptions = List<Int>()
+    var givenLocks = List<Int>()
     /// Takes effect with the commit: inodes to reclaim, waiters to wake.
-    var reclaims: [UInt64] = []
+    var reclaims = List<UInt64>()
     var releasedLocks = false
     var nextProgress = Progress()
     /// Tests count accesses and force misses with this: number of block accesses so far, and the one that misses (-1: none).
@@ -103,7 +105,6 @@
         unsafe table.initialize(repeating: 0, count: Transaction.tableSize)
         unsafe memory = .allocate(byteCount: Transaction.memorySize, alignment: 4096)
         unsafe touchedFrames = .allocate(capacity: Transaction.maximumTouched)
-        missing.reserveCapacity(256)
     }
 
     deinit {
@@ -129,31 +130,37 @@
         (takenCores, takenDescriptions, takenLocks) = (0, 0, 0)
         accesses = 0
         releasedLocks = false
-        if !missing.isEmpty { missing.removeAll(keepingCapacity: true) }
-        if !freed.isEmpty { freed.removeAll(keepingCapacity: true) }
-        if !publications.isEmpty { publications.removeAll(keepingCapacity: true) }
-        if !writebacks.isEmpty { writebacks.removeAll(keepingCapacity: true) }
-        if !drops.isEmpty { drops.removeAll(keepingCapacity: true) }
-        if !cursors.isEmpty { cursors.removeAll(keepingCapacity: true) }
-        if !newCores.isEmpty { newCores.removeAll(keepingCapacity: true) }
-        if !givenCores.isEmpty { givenCores.removeAll(keepingCapacity: true) }
-        if !givenDescriptions.isEmpty { givenDescriptions.removeAll(keepingCapacity: true) }
-        if !givenLocks.isEmpty { givenLocks.removeAll(keepingCapacity: true) }
-        if !dirtied.isEmpty { dirtied.removeAll(keepingCapacity: true) }
-        if !cleaned.isEmpty { cleaned.removeAll(keepingCapacity: true) }
-        if !flushes.isEmpty { flushes.removeAll(keepingCapacity: true) }
-        if !reclaims.isEmpty { reclaims.removeAll(keepingCapacity: true) }
+        missing.removeAll()
+        freed.removeAll()
+        publications.removeAll()
+        writebacks.removeAll()
+        drops.removeAll()
+        cursors.removeAll()
+        newCores.removeAll()
+        givenCores.removeAll()
+        givenDescriptions.removeAll()
+        givenLocks.removeAll()
+        dirtied.removeAll()
+        cleaned.removeAll()
+        flushes.removeAll()
+        reclaims.removeAll()
     }
 
     /// Forgets everything staged. Frames prepared for publication go back.
     func drop() {
-        for publication in publications { cache.release(publication.frame) }
-        publications.removeAll(keepingCapacity: true)
+        for number in publications.indices { cache.release(publications[number].frame) }
+        publications.removeAll()
     }
 
     /// True where committing would change nothing.
     var isEmpty: Bool {
         cellCount == 0 && publications.isEmpty && writebacks.isEmpty && drops.isEmpty && freed.isEmpty
+    }
+
+    /// Whose row `slot` was, of the rows that this transaction frees; 0: none of them.
+    func givenCoreInode(slot: Int) -> UInt64 {
+        for number in givenCores.indices where givenCores[number].slot == slot { return givenCores[number].inode }
+        return 0
     }
 
     func staged(_ number: Int) -> StagedCell { unsafe cells[number] }
@@ -257,12 +264,6 @@
         BlockLayout.initialize(bytes, address: block, kind: kind, owner: owner, volume: volume)
         freshCount += 1
         return bytes
-    }
-
-    /// Asks for a block that will be needed, without stopping.
-    func prefetch(_ block: UInt64, kind: UInt8) {
-        guard block < geometry.blockCount, find(block &* UInt64(BlockLayout.size)) < 0, cache.find(0, block) < 0 else { return }
-        missing.append(Missing(owner: 0, index: block, block: block, kind: kind, run: 1))
     }
 
     /// Blocks go back to the free space when the record of this change is durable.

@@ -57,6 +57,13 @@ extension Volume {
         }
     }
 
+    /// The leaf that holds, or would hold, `key`, without the way to it.
+    @inline(__always) func leaf(_ tree: Tree, _ key: UInt64, _ tx: Transaction) throws(Stop) -> Node {
+        var node = try readNode(tree, tree.root, level: nil, tx)
+        while node.level > 0 { node = try readNode(tree, node.value(max(node.floor(key), 0)), level: node.level &- 1, tx) }
+        return node
+    }
+
     /// Moves the path to the next leaf slot; nil at the end.
     func advance(_ tree: Tree, _ path: inout Tree.Path, _ tx: Transaction) throws(Stop) -> Node? {
         var level = 0
@@ -229,7 +236,10 @@ extension Volume {
     // MARK: Removal and change
 
     /// Removes the slot that the path's leaf stands on.
-    func remove(_ tree: inout Tree, at path: inout Tree.Path, _ tx: Transaction) throws(Stop) {
+    func remove(_ tree: inout Tree, key: UInt64, _ tx: Transaction) throws(Stop) {
+        var path = Tree.Path()
+        let leaf = try descend(tree, key, &path, tx)
+        guard path.slots[0] >= 0, leaf.key(path.slots[0]) == key else { throw damaged("a tree of inode \(tree.owner) has lost a key") }
         var level = 0
         while true {
             let node = try writeNode(tree, path.blocks[level], tx)
