@@ -10,12 +10,12 @@ extension Volume {
     }
 
     func unlink(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
-        let resolution = try resolve(request, follow: false, tx)
+        let resolution = try resolve(request, follow: false, slash: .keepsEntry, tx)
         try requireName(resolution, dot: Errno.isDirectory, dotDot: Errno.isDirectory, root: Errno.isDirectory)
-        guard resolution.inode != 0, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
-        let parent = try requireParent(resolution, credentials(request), tx)
+        guard resolution.inode != 0, let entry = resolution.entry else { throw resolution.absence }
         let file = try inode(resolution.inode, tx)
         if resolution.wantsDirectory { throw .errno(file.isDirectory ? Errno.isDirectory : Errno.notDirectory) }
+        let parent = try requireParent(resolution, credentials(request), tx)
         guard credentials(request).mayDelete(file, from: parent) else { throw .errno(Errno.perm) }
         if file.isDirectory { throw .errno(Errno.isDirectory) }
         if isReadOnly { throw .errno(Errno.readOnly) }
@@ -37,9 +37,9 @@ extension Volume {
     }
 
     func removeDirectory(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
-        let resolution = try resolve(request, follow: false, tx)
+        let resolution = try resolve(request, follow: false, slash: .keepsEntry, tx)
         try requireName(resolution, dot: Errno.invalid, dotDot: Errno.notEmpty, root: Errno.busy)
-        guard resolution.inode != 0, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
+        guard resolution.inode != 0, let entry = resolution.entry else { throw resolution.absence }
         let parent = try requireParent(resolution, credentials(request), tx)
         let victim = try inode(resolution.inode, tx)
         guard credentials(request).mayDelete(victim, from: parent) else { throw .errno(Errno.perm) }
@@ -70,50 +70,52 @@ extension Volume {
     static let renameNoReplace: UInt32 = 1
     static let renameExchange: UInt32 = 2
 
+    /// In the order in which Linux looks: both ways there, both names, what they are, then who may do it.
     func rename(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         let flags = request.flags
         guard flags & ~3 == 0, flags != 3 else { throw .errno(Errno.invalid) }
         let exchange = flags & Volume.renameExchange != 0
-        let old = try resolve(request, follow: false, tx)
-        let new = try resolve(request, second: true, follow: false, tx)
+        let noReplace = flags & Volume.renameNoReplace != 0
+        let old = try resolve(request, follow: false, slash: .keepsEntry, tx)
+        let new = try resolve(request, second: true, follow: false, slash: .keepsEntry, tx)
         try requireName(old, dot: Errno.busy, dotDot: Errno.busy, root: Errno.busy)
-        let newTaken = flags & Volume.renameNoReplace != 0 ? Errno.exists : Errno.busy
+        let newTaken = noReplace ? Errno.exists : Errno.busy
         try requireName(new, dot: newTaken, dotDot: newTaken, root: newTaken)
-        guard old.inode != 0, let oldEntry = old.entry else { throw .errno(Errno.noEntry) }
-        if exchange && new.inode == 0 { throw .errno(Errno.noEntry) }
-        if flags & Volume.renameNoReplace != 0 && new.inode != 0 { throw .errno(Errno.exists) }
-        let moving = try inode(old.inode, tx)
-        if !moving.isDirectory {
-            if old.wantsDirectory { throw .errno(Errno.notDirectory) }
-            if !exchange && new.wantsDirectory { throw .errno(Errno.notDirectory) }
+        if isReadOnly { throw .errno(Errno.readOnly) }
+        guard old.inode != 0, let oldEntry = old.entry else { throw old.absence }
+        let newParent = try inode(new.parent, tx)
+        if new.inode == 0, exchange || newParent.links == 0 || new.name.count > Volume.maximumName {
+            throw newParent.links == 0 ? .errno(Errno.noEntry) : new.absence
         }
-        let who = credentials(request)
+        if noReplace && new.inode != 0 { throw .errno(Errno.exists) }
+        let moving = try inode(old.inode, tx)
+        let target: Inode? = new.inode == 0 ? nil : try inode(new.inode, tx)
+        if exchange, new.wantsDirectory, let target, !target.isDirectory { throw .errno(Errno.notDirectory) }
+        if !moving.isDirectory, old.wantsDirectory || !exchange && new.wantsDirectory { throw .errno(Errno.notDirectory) }
         // A directory never moves below itself, nor is it replaced by what it holds.
-        if moving.isDirectory, try isAncestor(old.inode, of: new.parent, tx) { throw .errno(Errno.invalid) }
-        if new.inode != 0, try isAncestor(new.inode, of: old.parent, tx) {
+        let changesParent = old.parent != new.parent
+        if changesParent, moving.isDirectory, try isAncestor(old.inode, of: new.parent, tx) { throw .errno(Errno.invalid) }
+        if changesParent, let target, target.isDirectory, try isAncestor(target.number, of: old.parent, tx) {
             throw .errno(exchange ? Errno.invalid : Errno.notEmpty)
         }
-        if new.inode == old.inode && new.inode != 0 {
-            _ = try requireParent(old, who, tx)
-            return Outcome(0)
-        }
+        if new.inode == old.inode { return Outcome(0) }
+        let who = credentials(request)
         let oldParent = try requireParent(old, who, tx)
-        let newParent = try requireParent(new, who, tx)
         guard who.mayDelete(moving, from: oldParent) else { throw .errno(Errno.perm) }
-        if newParent.links == 0 { throw .errno(Errno.noEntry) }
-        // A directory that changes its parent gets a new `..`: that is a write to it.
-        if moving.isDirectory && old.parent != new.parent && !who.may(Access.write, moving) { throw .errno(Errno.access) }
-        if isReadOnly { throw .errno(Errno.readOnly) }
-        if new.inode != 0 {
-            let target = try inode(new.inode, tx)
+        _ = try requireParent(new, who, tx)
+        if let target {
             guard who.mayDelete(target, from: newParent) else { throw .errno(Errno.perm) }
-            if exchange {
-                if new.wantsDirectory && !target.isDirectory { throw .errno(Errno.notDirectory) }
-                if target.isDirectory && old.parent != new.parent && !who.may(Access.write, target) { throw .errno(Errno.access) }
-                return try exchangeEntries(old, oldEntry, moving, new, target, tx)
+            if !exchange && moving.isDirectory != target.isDirectory {
+                throw .errno(moving.isDirectory ? Errno.notDirectory : Errno.isDirectory)
             }
-            if moving.isDirectory && !target.isDirectory { throw .errno(Errno.notDirectory) }
-            if !moving.isDirectory && target.isDirectory { throw .errno(Errno.isDirectory) }
+        }
+        // A directory that changes its parent gets a new `..`: that is a write to it.
+        if changesParent {
+            if moving.isDirectory && !who.may(Access.write, moving) { throw .errno(Errno.access) }
+            if exchange, let target, target.isDirectory, !who.may(Access.write, target) { throw .errno(Errno.access) }
+        }
+        if let target {
+            if exchange { return try exchangeEntries(old, oldEntry, moving, new, target, tx) }
             if target.isDirectory && target.entries > 0 { throw .errno(Errno.notEmpty) }
             // People write a new file and rename it over the old one: the data goes out before the name changes.
             if moving.isRegular && cache.dirtyLists[moving.number] != nil { throw .writeback(moving.number) }
