@@ -157,6 +157,12 @@ extension Channel {
         return completion
     }
 
+    /// getcwd(2) for an open directory: its path from the volume's root, without a terminator. ERANGE: longer than `capacity`.
+    public func directoryPath(_ handle: Int32, into buffer: UnsafeMutableRawPointer, capacity: Int) -> Int64 {
+        var request = WireRequest(.directoryPath)
+        return unsafe fill(&request, at: Place(handle: handle), buffer: buffer, capacity: min(capacity, Layout.pathCapacity)).result
+    }
+
     // MARK: Extended attributes (`flags` AT_SYMLINK_NOFOLLOW for the l-forms; setxattr: XATTR_CREATE 1, XATTR_REPLACE 2 in `flags`,
     // AT_SYMLINK_NOFOLLOW stays 0x100)
 

@@ -75,6 +75,7 @@ extension WireOpcode {
         case .flock: .flock
         case .setflags: .setflags
         case .copyRange: .copyRange
+        case .directoryPath: .directoryPath
         case .cancel: nil
         }
     }

@@ -229,6 +229,19 @@ import Volume
         return found.sorted { $0.name < $1.name }
     }
 
+    /// Where an open directory is, or the negated errno as a text.
+    package func directoryPath(_ handle: Int64, room: Int = 4096) -> String {
+        var buffer = [UInt8](repeating: 0xEE, count: room)
+        let count = unsafe buffer.withUnsafeMutableBytes { raw in
+            run(.directoryPath) {
+                $0.handle = Int32(truncatingIfNeeded: handle)
+                unsafe $0.buffer = raw.baseAddress
+                $0.bufferLength = room
+            }.result
+        }
+        return count < 0 ? "\(count)" : String(decoding: buffer.prefix(Int(count)), as: UTF8.self)
+    }
+
     package func fsync(_ handle: Int64, dataOnly: Bool = false) -> Int64 {
         run(.fsync) {
             $0.handle = Int32(truncatingIfNeeded: handle)

@@ -353,9 +353,10 @@ package struct VolumeModel {
     package mutating func copy(_ slot: Int, at offset: Int, to slot2: Int, at offset2: Int, _ count: Int) -> Int64 {
         let (from, source, errno) = file(slot)
         let (to, _, errno2) = file(slot2)
-        if errno == -9 || errno2 == -9 || !from.readable || !to.writable || to.flags & 0o2000 != 0 { return -9 }
+        if errno == -9 || errno2 == -9 { return -9 }
         if errno == -21 || errno2 == -21 { return -21 }
         if errno != 0 || errno2 != 0 { return -22 }
+        if !from.readable || !to.writable || to.flags & 0o2000 != 0 { return -9 }
         let wanted = min(count, max(0, source.size - offset))
         if wanted == 0 { return 0 }
         if from.node == to.node && offset < offset2 + wanted && offset2 < offset + wanted { return -22 }

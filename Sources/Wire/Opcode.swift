@@ -33,6 +33,7 @@ public enum WireOpcode: UInt8, Sendable, CaseIterable {
     case copyRange = 29
     /// `argument` = the tag of an earlier request of this channel, which then ends with EINTR unless it has had an effect. Always answers 0.
     case cancel = 30
+    case directoryPath = 31
 
     /// Whether the second cache line of the slot means anything for it. Reads, writes and path operations get by with the first.
     @inlinable public var usesSecondLine: Bool {
@@ -43,5 +44,5 @@ public enum WireOpcode: UInt8, Sendable, CaseIterable {
     }
 
     /// How many numbers there are, for tables by opcode.
-    public static let count = 31
+    public static let count = 32
 }

@@ -66,6 +66,7 @@ private struct Attempt {
         list.append(handle("copy", "/large") { volume, handle in
             "\(volume.run(.copyRange) { $0.handle = Int32(handle); $0.handle2 = Int32(handle); $0.offset = 100; $0.offset2 = 300_000; $0.length = 9000 }.result)"
         })
+        list.append(handle("path", "/d/deep/deeper", 0) { $0.directoryPath($1) })
         list.append(handle("close", "/many", 0o1002) { "\($0.close($1))" })
         for count in [10, 9000, 60_000] { list.append(Attempt(name: "setxattr \(count)") { volume, _ in "\(volume.setAttribute("/small", "user.big", bytes(count, 4)))" }) }
         list.append(Attempt(name: "getxattr") { volume, _ in "\(volume.attribute("/small", "user.big") ?? [])" })
@@ -80,7 +81,7 @@ private struct Attempt {
         let device = try MemoryDevice(size: (256 + 4 * 512 + 2) * 4096) { $0.atomicWriteUnit = 512 }
         try VolumeHarness.format(device, blocksPerGroup: 512)
         let volume = try VolumeHarness(device, configuration: configuration)
-        for name in ["/d", "/e", "/empty"] { _ = volume.run(.mkdir, name) { $0.mode = 0o755 } }
+        for name in ["/d", "/e", "/empty", "/d/deep", "/d/deep/deeper"] { _ = volume.run(.mkdir, name) { $0.mode = 0o755 } }
         for number in 0..<30 { _ = volume.close(volume.open("/d/e\(number)", 0o102)) }
         func file(_ name: String, _ body: (Int64) -> Void) {
             let handle = volume.open(name, 0o102)

@@ -94,10 +94,12 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
 private func onDescriptor(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
     PathCalls.onFile(frame.argument0) { channel, place, file in
         let (second, third) = (frame.argument1, frame.argument2)
-        if number == .ftruncate, second < 0 { return WireCompletion(result: -ErrorNumber.invalid) }
-        if number == .fsetxattr, UInt32(truncatingIfNeeded: frame.argument4) & ~3 != 0 { return WireCompletion(result: -ErrorNumber.invalid) }
-        if file.isPathOnly, number != .fstat, number != .fstatfs { return WireCompletion(result: -ErrorNumber.badDescriptor) }
         switch number {
+        // What Linux finds wrong with these comes before what the descriptor is not for.
+        case .ftruncate where second < 0: return WireCompletion(result: -ErrorNumber.invalid)
+        case .flock where !isFlockOperation(second): return WireCompletion(result: -ErrorNumber.invalid)
+        case .fstat, .fstatfs, .fgetxattr, .fsetxattr, .fremovexattr: return AttributeCalls.perform(number, frame, channel, place, memory)
+        case _ where file.isPathOnly: return WireCompletion(result: -ErrorNumber.badDescriptor)
         case .lseek:
             return WireCompletion(result: channel.seek(file.handle, offset: second, whence: UInt32(truncatingIfNeeded: third)))
         case .fsync: return WireCompletion(result: channel.fsync(file.handle))
@@ -108,8 +110,6 @@ private func onDescriptor(_ number: SystemCallNumber, _ frame: SystemCallFrame, 
         case .flock: return WireCompletion(result: channel.flock(file.handle, operation: UInt32(truncatingIfNeeded: second)))
         case .fallocate:
             guard third >= 0, frame.argument3 > 0 else { return WireCompletion(result: -ErrorNumber.invalid) }
-            // FALLOC_FL_PUNCH_HOLE (2) goes with FALLOC_FL_KEEP_SIZE (1) only.
-            if second & 3 == 2 { return WireCompletion(result: -ErrorNumber.notSupported) }
             return WireCompletion(
                 result: channel.fallocate(
                     file.handle, mode: UInt32(truncatingIfNeeded: second), offset: third, length: UInt64(frame.argument3)))
@@ -119,6 +119,12 @@ private func onDescriptor(_ number: SystemCallNumber, _ frame: SystemCallFrame, 
         default: return AttributeCalls.perform(number, frame, channel, place, memory)
         }
     }
+}
+
+/// LOCK_SH 1, LOCK_EX 2 or LOCK_UN 8, with or without LOCK_NB 4.
+private func isFlockOperation(_ operation: Int64) -> Bool {
+    let kind = UInt32(truncatingIfNeeded: operation) & ~4
+    return kind == 1 || kind == 2 || kind == 8
 }
 
 private func readDirectory(_ channel: Channel, _ file: Description, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64 {

@@ -85,7 +85,7 @@ enum AttributeCalls {
         case .name_to_handle_at: return refuse(channel, place, ErrorNumber.notSupported)
         case .inotify_add_watch, .fanotify_mark: return refuse(channel, place, ErrorNumber.notSupported)
         case .chroot: return refuse(channel, place, 1)
-        default: return ExtendedAttributes.perform(number, frame, channel, place, memory)
+        default: return ExtendedAttributes.perform(number, frame, channel, place, empty, memory)
         }
     }
 
@@ -130,9 +130,9 @@ enum AttributeCalls {
         return unsafe memory.copyOut(scratch.base, to: address, count: min(Int(completion.result), Int(capacity))) ? completion : efault
     }
 
-    fileprivate static func refuse(_ channel: Channel, _ place: Place, _ number: Int64) -> WireCompletion {
+    fileprivate static func refuse(_ channel: Channel, _ place: Place, _ number: Int64, _ flags: UInt32 = 0) -> WireCompletion {
         var answer = FileStatus()
-        let completion = answer.load(channel, place, flags: 0)
+        let completion = answer.load(channel, place, flags: flags)
         return completion.result < 0 ? completion : WireCompletion(result: -number)
     }
 
@@ -176,7 +176,7 @@ enum Times {
         } else {
             guard isFraction(fractions.0) || fractions.0 == now || fractions.0 == omit,
                 isFraction(fractions.1) || fractions.1 == now || fractions.1 == omit
-            else { return AttributeCalls.refuse(channel, place, ErrorNumber.invalid) }  // the kernel looks at the path first
+            else { return AttributeCalls.refuse(channel, place, ErrorNumber.invalid, flags & 0x100) }  // the kernel looks at the path first
             if fractions.0 == omit, fractions.1 == omit { return WireCompletion(result: 0) }
         }
         request.attributeMask = (fractions.0 == now ? 64 : fractions.0 == omit ? 0 : 16) | (fractions.1 == now ? 128 : fractions.1 == omit ? 0 : 32)
@@ -193,17 +193,22 @@ enum ExtendedAttributes {
     private static let noFollow: UInt32 = 0x100
     private static let valueLimit = 65536
 
+    /// - Parameter empty: AT_EMPTY_PATH where a path has led to a descriptor.
     static func perform(
-        _ number: SystemCallNumber, _ frame: SystemCallFrame, _ channel: Channel, _ place: Place, _ memory: ProgramMemory
+        _ number: SystemCallNumber, _ frame: SystemCallFrame, _ channel: Channel, _ place: Place, _ empty: UInt32, _ memory: ProgramMemory
     ) -> WireCompletion {
         switch number {
-        case .getxattr, .fgetxattr: return get(frame, channel, place, 0, memory)
+        case .getxattr: return get(frame, channel, place, empty, memory)
+        case .fgetxattr: return get(frame, channel, place, 0, memory)
         case .lgetxattr: return get(frame, channel, place, noFollow, memory)
-        case .setxattr, .fsetxattr: return set(frame, channel, place, 0, memory)
+        case .setxattr: return set(frame, channel, place, empty, memory)
+        case .fsetxattr: return set(frame, channel, place, 0, memory)
         case .lsetxattr: return set(frame, channel, place, noFollow, memory)
-        case .listxattr, .flistxattr: return list(frame, channel, place, 0, memory)
+        case .listxattr: return list(frame, channel, place, empty, memory)
+        case .flistxattr: return list(frame, channel, place, 0, memory)
         case .llistxattr: return list(frame, channel, place, noFollow, memory)
-        case .removexattr, .fremovexattr: return remove(frame, channel, place, 0, memory)
+        case .removexattr: return remove(frame, channel, place, empty, memory)
+        case .fremovexattr: return remove(frame, channel, place, 0, memory)
         case .lremovexattr: return remove(frame, channel, place, noFollow, memory)
         default: return WireCompletion(result: -38)
         }

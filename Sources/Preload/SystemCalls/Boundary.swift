@@ -1,5 +1,5 @@
-// rename(2) and link(2) with one path in the volume and one outside: EXDEV, unless something is wrong with either path that the kernel would have
-// said before. The kernel's side is asked by making the call with a path of /proc in place of ours, on yet another file system: it ends with
+// rename(2) and link(2) with one path in the volume and the other outside, or no path: EXDEV, unless something is wrong with either that the kernel
+// would have said before. The kernel's side is asked by making the call with a path of /proc in place of ours, on yet another file system: it ends with
 // EXDEV there, or with what is wrong.
 
 import CPreload
@@ -14,8 +14,6 @@ enum Boundary {
         _ number: SystemCallNumber, _ call: SystemCallFrame, _ old: Location, _ new: Location, isLink: Bool, _ memory: ProgramMemory
     ) -> Int64 {
         let flags = number == .linkat || number == .renameat2 ? UInt32(truncatingIfNeeded: call.argument4) : 0
-        // Texts that cannot be paths come before what the first path leads to, directory descriptors after.
-        if new.kind == .error, new.error != -20, new.error != -ErrorNumber.badDescriptor { return new.error }
         let first: Int64
         if let session = old.session {
             first = isLink ? status(session, old.place, flags & 0x400 != 0 ? 0 : noFollow) : parent(session, old.place)
@@ -60,18 +58,18 @@ enum Boundary {
         return result == WireCompletion.escape ? crossing : min(result, 0)
     }
 
-    /// 0 where the directory of the path's last name exists.
+    /// 0 where the directory of the path's last name exists and lets the caller look for names.
     private static func parent(_ session: Session, _ place: Place) -> Int64 {
         guard let text = unsafe place.path.address else { return 0 }
         var count = place.path.count
         while count > 0, unsafe Text.byte(text, count - 1) == Text.slash { count -= 1 }
         while count > 0, unsafe Text.byte(text, count - 1) != Text.slash { count -= 1 }
-        if count == 0 { return 0 }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
-        var answer = FileStatus()
         // With its slash, so that only a directory will do.
-        let result = unsafe answer.load(channel, Place(PathBytes(text, count: count), from: place.handle), flags: 0).result
+        let directory = unsafe Place(PathBytes(text, count: count), from: place.handle)
+        let search: UInt32 = 1
+        let result = channel.access(directory, mode: search, flags: 0).result
         return result == WireCompletion.escape ? crossing : min(result, 0)
     }
 }

@@ -206,7 +206,8 @@ enum RecordLocks {
         guard read else { return -14 }
         let type = Int16(truncatingIfNeeded: lock[0])
         let whence = Int16(truncatingIfNeeded: lock[0] >> 16)
-        guard type >= 0, type <= 2, whence >= 0, whence <= 2 else { return -ErrorNumber.invalid }
+        let isKnownType = type >= 0 && type <= 2
+        guard whence >= 0, whence <= 2, isKnownType && type != 2 || command != 5 else { return -ErrorNumber.invalid }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
         var base: Int64 = 0
@@ -229,6 +230,7 @@ enum RecordLocks {
         }
         if start < 0 { return -ErrorNumber.invalid }
         if length > 0, start.addingReportingOverflow(length - 1).overflow { return -75 }
+        guard isKnownType else { return -ErrorNumber.invalid }
         if command != 5, type != 2 { unsafe everUsed = true }
         let answer = channel.lock(file.handle, command: command, type: UInt32(type), offset: start, length: UInt64(length))
         guard command == 5, answer.result >= 0 else { return answer.result }

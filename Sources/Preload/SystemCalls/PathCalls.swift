@@ -94,6 +94,8 @@ enum PathCalls {
             UInt32(truncatingIfNeeded: value) & ~allowed == 0 ? nil : -ErrorNumber.invalid
         }
         switch number {
+        case .open: return openFlags(frame.argument1)
+        case .openat: return openFlags(frame.argument2)
         case .unlinkat: return flags(frame.argument2, allowed: 0x200)
         case .access: return flags(frame.argument1, allowed: 7)
         case .faccessat: return flags(frame.argument2, allowed: 7)
@@ -110,6 +112,18 @@ enum PathCalls {
             return target.count > Layout.pathLimit ? -ErrorNumber.nameTooLong : target.count == 0 ? -ErrorNumber.noEntry : nil
         default: return nil
         }
+    }
+
+    /// O_TMPFILE wants to write, and O_CREAT makes no directories.
+    private static func openFlags(_ value: Int64) -> Int64? {
+        let flags = UInt32(truncatingIfNeeded: value)
+        let isTemporary = flags & OpenFlags.temporary == OpenFlags.temporary
+        if isTemporary ? flags & 3 == 0 : flags & (OpenFlags.create | OpenFlags.directory) == OpenFlags.create | OpenFlags.directory,
+            flags & OpenFlags.pathOnly == 0
+        {
+            return -ErrorNumber.invalid
+        }
+        return nil
     }
 
     private static func directory(_ frame: SystemCallFrame, _ index: Int?) -> Int64 {

@@ -181,19 +181,21 @@ enum Transfers {
             let isOpen = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, other, 3 /* F_GETFL */, 0) >= 0
             return isOpen ? -18 : -ErrorNumber.badDescriptor
         }
-        guard UInt32(truncatingIfNeeded: frame.argument5) == 0 else { return -ErrorNumber.invalid }
         guard let source = Descriptors.pin(frame.argument0) else { return -ErrorNumber.badDescriptor }
         defer { source.release() }
         guard let target = Descriptors.pin(frame.argument2) else { return -ErrorNumber.badDescriptor }
         defer { target.release() }
         guard let session = source.session, let other = target.session else { return -ErrorNumber.badDescriptor }
         guard unsafe session.state == other.state else { return -18 }
+        if source.isPathOnly || target.isPathOnly { return -ErrorNumber.badDescriptor }
         var offsets: (Int64, Int64) = (-1, -1)
-        var problem = loadOffset(frame.argument1, &offsets.0, memory)
-        if problem == 0 { problem = loadOffset(frame.argument3, &offsets.1, memory) }
-        if problem < 0 { return problem }
+        guard loadOffset(frame.argument1, &offsets.0, memory), loadOffset(frame.argument3, &offsets.1, memory) else { return efault }
+        guard UInt32(truncatingIfNeeded: frame.argument5) == 0 else { return -ErrorNumber.invalid }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
+        if frame.argument1 != 0 && offsets.0 < 0 || frame.argument3 != 0 && offsets.1 < 0 {
+            return refusal(channel.copyRange(from: source.handle, at: 0, to: target.handle, at: 0, length: 0), -ErrorNumber.invalid)
+        }
         let length = min(UInt64(bitPattern: frame.argument4), UInt64(transferLimit))
         let result = channel.copyRange(from: source.handle, at: offsets.0, to: target.handle, at: offsets.1, length: length)
         if result > 0 {
@@ -203,11 +205,11 @@ enum Transfers {
         return result
     }
 
-    /// 0, or a negated errno. Checked for writing, because the moved offset goes back.
-    private static func loadOffset(_ address: Int64, _ offset: inout Int64, _ memory: ProgramMemory) -> Int64 {
-        if address == 0 { return 0 }
-        guard memory.isWritable(UInt64(bitPattern: address), 8), let word = unsafe UnsafePointer<Int64>(bitPattern: Int(address)) else { return efault }
+    /// False: EFAULT. Checked for writing, because the moved offset goes back.
+    private static func loadOffset(_ address: Int64, _ offset: inout Int64, _ memory: ProgramMemory) -> Bool {
+        if address == 0 { return true }
+        guard memory.isWritable(UInt64(bitPattern: address), 8), let word = unsafe UnsafePointer<Int64>(bitPattern: Int(address)) else { return false }
         offset = unsafe word.pointee
-        return offset < 0 ? -ErrorNumber.invalid : 0
+        return true
     }
 }

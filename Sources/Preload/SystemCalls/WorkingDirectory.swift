@@ -10,10 +10,9 @@ import CSystem
 enum WorkingDirectory {
     nonisolated(unsafe) private static var ours = false
     nonisolated(unsafe) private static var depth = -1
-    /// From the volume's root: "/", "/a/b".
+    /// From the volume's root: "/", "/a/b". Where it did not lead when it was made (the directory has no name left, or is too deep for one) it is "/",
+    /// and `number` says that it is not that.
     nonisolated(unsafe) private static var textLength = 0
-    /// The text has no symbolic links in it, or had none when it was made.
-    nonisolated(unsafe) private static var isPhysical = false
     nonisolated(unsafe) private static var number: UInt64 = 0
 
     /// How many vfork children have changed their working directory: their rows are used in turn.
@@ -89,7 +88,6 @@ enum WorkingDirectory {
         unsafe dashfs_copy(dashfs_directory_text(), address, path.count)
         unsafe textLength = path.count
         unsafe number = inode
-        unsafe isPhysical = false
         unsafe ours = true
     }
 
@@ -147,17 +145,11 @@ enum WorkingDirectory {
             _ = channel.close(handle)
             return searchable < 0 ? searchable : -ErrorNumber.noMemory
         }
-        var isPhysicalNow = false
         var length = unsafe place.handle == WireRequest.rootHandle || handleIsPresent(place.handle) ? joined(place, scratch.base) : 0
-        var start = 0
-        if length == 0 {
-            let found = physical(handle, opened.info0, channel, scratch)
-            guard found.error == 0 else {
-                _ = channel.close(handle)
-                return found.error
-            }
-            (start, length) = (found.start, found.length)
-            isPhysicalNow = true
+        if length == 0 { length = Int(unsafe channel.directoryPath(handle, into: scratch.base, capacity: Layout.pathLimit)) }
+        if length <= 0 {
+            unsafe scratch.base.storeBytes(of: Text.slash, as: UInt8.self)
+            length = 1
         }
         if !isOurs {
             // Numbers are the only names there, and nobody can make others.
@@ -167,7 +159,7 @@ enum WorkingDirectory {
         if Connection.isBorrowed {
             _ = channel.close(handle)
             let row = unsafe borrow()
-            unsafe dashfs_copy(dashfs_borrower_text(row), scratch.base + start, length)
+            unsafe dashfs_copy(dashfs_borrower_text(row), scratch.base, length)
             unsafe row.pointee.length = UInt32(truncatingIfNeeded: length)
             unsafe row.pointee.inode = opened.info0
             unsafe row.pointee.is_ours = 1
@@ -181,10 +173,9 @@ enum WorkingDirectory {
             _ = channel.close(handle)
             return -ErrorNumber.noMemory
         }
-        unsafe dashfs_copy(dashfs_directory_text(), scratch.base + start, length)
+        unsafe dashfs_copy(dashfs_directory_text(), scratch.base, length)
         unsafe textLength = length
         unsafe number = opened.info0
-        unsafe isPhysical = isPhysicalNow
         unsafe ours = true
         Descriptors.setDirectory(description)
         return 0
@@ -227,71 +218,6 @@ enum WorkingDirectory {
         return length
     }
 
-    /// Walks up to the root and finds each directory's name in the one above. The text is in the first 4096 bytes of `scratch`.
-    private static func physical(
-        _ handle: Int32, _ number: UInt64, _ channel: Channel, _ scratch: borrowing Scratch
-    ) -> (start: Int, length: Int, error: Int64) {
-        let root: StaticString = "/"
-        let above: StaticString = ".."
-        var start = Int(DASHFS_TEXT_CAPACITY)
-        let entries = unsafe scratch.base + Int(DASHFS_TEXT_CAPACITY)
-        let capacity = Scratch.bytes - Int(DASHFS_TEXT_CAPACITY)
-        let top = unsafe channel.status(Place(PathBytes(root.utf8Start, count: 1)), flags: 0, into: entries)
-        guard top.result >= 0 else { return (0, 0, top.result) }
-        let rootInode = unsafe entries.load(fromByteOffset: 8, as: UInt64.self)
-        var current = handle
-        var inode = number
-        var error: Int64 = 0
-        while inode != rootInode, error == 0 {
-            let opened = unsafe channel.open(Place(PathBytes(above.utf8Start, count: 2), from: current), flags: OpenFlags.directory, mode: 0)
-            guard opened.result >= 0 else {
-                error = opened.result
-                break
-            }
-            if current != handle { _ = channel.close(current) }
-            current = Int32(truncatingIfNeeded: opened.result)
-            var found = false
-            while !found, error == 0 {
-                let bytes = unsafe channel.readDirectory(current, into: entries, capacity: capacity)
-                if bytes <= 0 {
-                    error = bytes < 0 ? bytes : -ErrorNumber.noEntry
-                    break
-                }
-                var at = 0
-                while at + 19 < Int(bytes), !found {
-                    let size = Int(unsafe entries.loadUnaligned(fromByteOffset: at + 16, as: UInt16.self))
-                    guard size > 19, at + size <= Int(bytes) else { break }
-                    var length = 0
-                    while length < size - 19, unsafe Text.byte(entries, at + 19 + length) != 0 { length += 1 }
-                    if unsafe entries.loadUnaligned(fromByteOffset: at, as: UInt64.self) == inode, unsafe !isDots(entries + at + 19, length) {
-                        found = true
-                        if start < length + 1 {
-                            error = -ErrorNumber.nameTooLong
-                            break
-                        }
-                        start -= length + 1
-                        unsafe scratch.base.storeBytes(of: Text.slash, toByteOffset: start, as: UInt8.self)
-                        unsafe dashfs_copy(scratch.base + start + 1, entries + at + 19, length)
-                    }
-                    at += size
-                }
-            }
-            inode = opened.info0
-        }
-        if current != handle { _ = channel.close(current) }
-        guard error == 0 else { return (0, 0, error == WireCompletion.escape ? -ErrorNumber.noEntry : error) }
-        if start == Int(DASHFS_TEXT_CAPACITY) {
-            start -= 1
-            unsafe scratch.base.storeBytes(of: Text.slash, toByteOffset: start, as: UInt8.self)
-        }
-        return (start, Int(DASHFS_TEXT_CAPACITY) - start, 0)
-    }
-
-    private static func isDots(_ name: UnsafeRawPointer, _ length: Int) -> Bool {
-        if length == 1 { return unsafe Text.byte(name, 0) == Text.dot }
-        return unsafe length == 2 && Text.byte(name, 0) == Text.dot && Text.byte(name, 1) == Text.dot
-    }
-
     /// getcwd(2): the prefix and the present path below it, with its zero. The kernel's result is the length with the zero.
     static func name(_ address: UInt64, _ capacity: Int64, _ memory: ProgramMemory) -> Int64 {
         let (pinned, error) = pin()
@@ -300,26 +226,16 @@ enum WorkingDirectory {
         guard let session = description.session, let scratch = Scratch() else { return -ErrorNumber.io }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
-        if unsafe !isPhysical || !stillNames(description, channel, scratch.base) {
-            let found = physical(description.handle, description.inode, channel, scratch)
-            guard found.error == 0 else { return found.error }
-            unsafe dashfs_copy(dashfs_directory_text(), scratch.base + found.start, found.length)
-            unsafe textLength = found.length
-            unsafe isPhysical = true
-        }
         let prefix = Configuration.prefix
-        let rest = text.count == 1 ? 0 : text.count
-        let total = prefix.count + rest + 1
+        let start = unsafe scratch.base + prefix.count
+        var rest = unsafe channel.directoryPath(description.handle, into: start, capacity: Layout.pathLimit)
+        guard rest > 0 else { return rest == -ErrorNumber.range ? -ErrorNumber.nameTooLong : rest }
+        if rest == 1 { rest = 0 }  // the volume's root
+        let total = prefix.count + Int(rest) + 1
         guard capacity >= 0, total <= Int(min(capacity, 1 << 20)) else { return -ErrorNumber.range }
-        guard total <= Scratch.bytes, let start = unsafe prefix.address, let below = unsafe text.address else { return -ErrorNumber.nameTooLong }
-        unsafe dashfs_copy(scratch.base, start, prefix.count)
-        unsafe dashfs_copy(scratch.base + prefix.count, below, rest)
+        guard total <= Scratch.bytes, let beginning = unsafe prefix.address else { return -ErrorNumber.nameTooLong }
+        unsafe dashfs_copy(scratch.base, beginning, prefix.count)
         unsafe scratch.base.storeBytes(of: 0, toByteOffset: total - 1, as: UInt8.self)
         return unsafe memory.copyOut(scratch.base, to: address, count: total) ? Int64(total) : -14
-    }
-
-    private static func stillNames(_ description: Description, _ channel: Channel, _ status: UnsafeMutableRawPointer) -> Bool {
-        let answer = unsafe channel.status(Place(text), flags: 0x100, into: status)
-        return unsafe answer.result >= 0 && status.load(fromByteOffset: 8, as: UInt64.self) == description.inode
     }
 }

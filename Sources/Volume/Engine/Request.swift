@@ -61,6 +61,8 @@ public enum Opcode: UInt8, Sendable, CaseIterable {
     case setflags
     /// Copies `length` bytes inside the volume: handle at `offset` (-1: own) to handle2 at `offset2` (-1: own). Result: bytes.
     case copyRange
+    /// `handle`: an open directory. Fills `buffer` with its path from the root, without a terminator. Result: bytes.
+    case directoryPath
 }
 
 public struct AttributeChange: Sendable {

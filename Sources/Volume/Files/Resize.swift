@@ -223,13 +223,14 @@ extension Volume {
 
     func fallocate(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         let description = try openDescription(request.handle, request.session, tx)
-        guard description.isWritable, description.flags & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
+        if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
         guard request.offset >= 0, request.length > 0, request.length <= Volume.maximumSize else { throw .errno(Errno.invalid) }
         let keepSize = request.flags & Volume.keepSize != 0
         let mode = request.flags & ~Volume.keepSize
         guard mode == 0 || mode == Volume.zeroRange || mode == Volume.punchHole && keepSize else {
             throw .errno(Errno.operationNotSupported)
         }
+        guard description.isWritable else { throw .errno(Errno.badDescriptor) }
         let file = try inode(description.inode, tx)
         guard file.isRegular else { throw .errno(file.isDirectory ? Errno.isDirectory : Errno.noDevice) }
         let (end, overflow) = UInt64(request.offset).addingReportingOverflow(request.length)

@@ -24,6 +24,19 @@ struct Resolution {
     @inline(__always) static func end(_ directory: Inode, _ name: Name, _ last: Last, wantsDirectory: Bool = true) -> Resolution {
         Resolution(directory: directory, name: name, last: last, file: directory, entry: nil, wantsDirectory: wantsDirectory)
     }
+
+    /// Why there is no such entry.
+    var absence: Stop { .errno(name.count > Volume.maximumName ? Errno.nameTooLong : Errno.noEntry) }
+}
+
+/// What a slash behind the last component means.
+enum TrailingSlash {
+    /// A directory is asked for, and a symbolic link followed to it.
+    case asksForDirectory
+    /// The entry itself is meant all the same: for operations that change entries, as on Linux.
+    case keepsEntry
+    /// EISDIR: for O_CREAT, which makes no directories.
+    case refused
 }
 
 @safe final class PathBuffers {
@@ -36,13 +49,15 @@ struct Resolution {
 extension Volume {
     static let escapeErrno: Int32 = 4096
     static let maximumPath = 4095
+    static let maximumName = 255
     static let maximumLinks = 40
 
     /// - Parameters:
     ///   - second: the operation's second path (its own buffer; `escape` says which).
     ///   - follow: a symbolic link at the end is followed.
     func resolve(
-        _ request: Request, second: Bool = false, follow: Bool, emptyIsHandle: Bool = false, _ tx: Transaction
+        _ request: Request, second: Bool = false, follow: Bool, slash trailing: TrailingSlash = .asksForDirectory, emptyIsHandle: Bool = false,
+        _ tx: Transaction
     ) throws(Stop) -> Resolution {
         guard let sessionIndex = sessionIndex(request.session) else { throw .errno(Errno.badDescriptor) }
         let handle = second ? request.handle2 : request.handle
@@ -74,11 +89,16 @@ extension Volume {
                 at &+= 1
             }
             let name = unsafe Name(text + start, at &- start)
-            if name.count > 255 { throw .errno(Errno.nameTooLong) }
             var rest = at
             while rest < count, unsafe text.load(fromByteOffset: rest, as: UInt8.self) == UInt8(ascii: "/") { rest &+= 1 }
             let isLast = rest == count
             let slash = isLast && rest > at
+            if name.count > Volume.maximumName {
+                // Of a last name the operation tells, after what it finds wrong with its other path.
+                guard isLast, current.links > 0 else { throw .errno(current.links > 0 ? Errno.nameTooLong : Errno.noEntry) }
+                if slash && trailing == .refused { throw .errno(Errno.isDirectory) }
+                return Resolution(directory: current, name: name, last: .name, file: nil, entry: nil, wantsDirectory: slash)
+            }
 
             if unsafe name.bytes.load(as: UInt8.self) == UInt8(ascii: ".") {
                 if name.count == 1 {
@@ -97,12 +117,13 @@ extension Volume {
                     continue
                 }
             }
+            if slash && trailing == .refused { throw .errno(Errno.isDirectory) }
             guard let entry = try find(name, in: current, tx) else {
                 if !isLast { throw .errno(Errno.noEntry) }
                 return Resolution(directory: current, name: name, last: .name, file: nil, entry: nil, wantsDirectory: slash)
             }
             let target = try inode(entry.inode, tx)
-            if target.isLink && (!isLast || follow || slash) {
+            if target.isLink && (!isLast || follow || slash && trailing == .asksForDirectory) {
                 links += 1
                 if links > Volume.maximumLinks { throw .errno(Errno.loop) }
                 // The link's text, then what was not walked yet.
@@ -142,12 +163,19 @@ extension Volume {
     /// The existing inode that the path names.
     func resolveExisting(_ request: Request, follow: Bool, emptyIsHandle: Bool = true, _ tx: Transaction) throws(Stop) -> Inode {
         let resolution = try resolve(request, follow: follow, emptyIsHandle: emptyIsHandle, tx)
-        guard let found = resolution.file else { throw .errno(Errno.noEntry) }
+        guard let found = resolution.file else { throw resolution.absence }
         if resolution.wantsDirectory && !found.isDirectory { throw .errno(Errno.notDirectory) }
         return found
     }
 
-    /// The directory and the free or taken name for an operation that changes entries.
+    /// The directory that a new entry goes into, which may be written and takes the name.
+    func requireRoom(for resolution: Resolution, _ credentials: Credentials) throws(Stop) -> Inode {
+        if resolution.directory.links == 0 { throw .errno(Errno.noEntry) }
+        if resolution.name.count > Volume.maximumName { throw .errno(Errno.nameTooLong) }
+        return try requireParent(resolution, credentials)
+    }
+
+    /// The directory of an entry that is to be changed.
     func requireParent(_ resolution: Resolution, _ credentials: Credentials) throws(Stop) -> Inode {
         guard credentials.may(Access.write | Access.execute, resolution.directory) else { throw .errno(Errno.access) }
         return resolution.directory

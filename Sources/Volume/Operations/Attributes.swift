@@ -2,6 +2,8 @@
 extension Volume {
     /// AT_SYMLINK_NOFOLLOW.
     static let noFollow: UInt32 = 0x100
+    /// AT_EMPTY_PATH.
+    static let emptyPath: UInt32 = 0x1000
 
     /// Layout of the answer: struct stat of x86-64 Linux, 144 bytes.
     ///
@@ -46,15 +48,9 @@ extension Volume {
     func setAttributes(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         let change = request.attributes
         let file: Inode
-        if request.pathLength == 0 && request.handle != Request.rootHandle {
-            let description = try openDescription(request.handle, request.session, tx)
+        if let description = try meantDescription(request, tx) {
             file = try inode(description.inode, tx)
-            if change.mask.contains(.size) {
-                if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
-                guard description.isWritable else { throw .errno(Errno.invalid) }
-            } else if description.flags & OpenFlag.pathOnly != 0 && request.flags & 0x1000 == 0 {
-                throw .errno(Errno.badDescriptor)
-            }
+            if change.mask.contains(.size) { guard description.isWritable else { throw .errno(Errno.invalid) } }
         } else {
             file = try resolveExisting(request, follow: request.flags & Volume.noFollow == 0, tx)
             if change.mask.contains(.size) {
@@ -87,6 +83,14 @@ extension Volume {
             try setTimes(file, change, who, tx)
         }
         return Outcome(0)
+    }
+
+    /// The open file that a request without a path is about. nil: the file is named, by a path or by an empty one (AT_EMPTY_PATH), which asks less of a descriptor.
+    func meantDescription(_ request: Request, _ tx: Transaction) throws(Stop) -> Description? {
+        guard request.pathLength == 0, request.handle != Request.rootHandle, request.flags & Volume.emptyPath == 0 else { return nil }
+        let description = try openDescription(request.handle, request.session, tx)
+        if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
+        return description
     }
 
     private func touchChangeTime(_ inode: Inode, _ tx: Transaction) throws(Stop) {

@@ -3,14 +3,13 @@ extension Volume {
     func copyRange(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         let source = try openDescription(request.handle, request.session, tx)
         let target = try openDescription(request.handle2, request.session, tx)
-        guard source.isReadable, target.isWritable, (source.flags | target.flags) & OpenFlag.pathOnly == 0, target.flags & OpenFlag.append == 0 else {
-            throw .errno(Errno.badDescriptor)
-        }
+        guard (source.flags | target.flags) & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
         guard request.flags == 0, request.offset >= -1, request.offset2 >= -1 else { throw .errno(Errno.invalid) }
-        if isReadOnly { throw .errno(Errno.readOnly) }
         let from = try inode(source.inode, tx)
         let to = try inode(target.inode, tx)
         guard from.isRegular, to.isRegular else { throw .errno(from.isDirectory || to.isDirectory ? Errno.isDirectory : Errno.invalid) }
+        guard source.isReadable, target.isWritable, target.flags & OpenFlag.append == 0 else { throw .errno(Errno.badDescriptor) }
+        if isReadOnly { throw .errno(Errno.readOnly) }
         try requireUntouched(from.number, tx)
         try requireUntouched(to.number, tx)
         let moved = progress.moved

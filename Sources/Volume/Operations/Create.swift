@@ -22,7 +22,6 @@ extension Volume {
 
     /// A new inode with its first name. The parent's permission has been checked.
     func createInode(in parent: Inode, name: Name, mode: UInt16, credentials: Credentials, _ tx: Transaction) throws(Stop) -> Inode {
-        if parent.links == 0 { throw .errno(Errno.noEntry) }
         let inode = try makeInode(in: parent, mode: mode, credentials: credentials, tx)
         inode.links = mode & Mode.typeMask == Mode.directory ? 2 : 1
         let directory = try inodeForWrite(parent.number, tx)
@@ -38,12 +37,12 @@ extension Volume {
         try syncTimes(directory, tx)
     }
 
-    /// Resolves the path of a new entry: the name must be free and the parent writable.
+    /// Resolves the path of a new entry: the name must be free and the parent writable. A slash is for directories only, and never follows a link.
     private func resolveNew(_ request: Request, second: Bool = false, directory: Bool, _ tx: Transaction) throws(Stop) -> (Resolution, Inode) {
-        let resolution = try resolve(request, second: second, follow: false, tx)
+        let resolution = try resolve(request, second: second, follow: false, slash: .keepsEntry, tx)
         if resolution.file != nil { throw .errno(Errno.exists) }
-        if resolution.wantsDirectory && !directory { throw .errno(Errno.noEntry) }
-        return (resolution, try requireParent(resolution, credentials(request)))
+        if resolution.wantsDirectory && !directory { throw resolution.absence }
+        return (resolution, try requireRoom(for: resolution, credentials(request)))
     }
 
     func makeDirectory(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
@@ -132,7 +131,6 @@ extension Volume {
         let (resolution, parent) = try resolveNew(request, second: true, directory: false, tx)
         if file.isDirectory { throw .errno(Errno.perm) }
         guard file.links < Volume.maximumNodeLinks else { throw .errno(Errno.tooManyLinks) }
-        if parent.links == 0 { throw .errno(Errno.noEntry) }
         let wasOrphan = file.links == 0
         // Only a file that was made without a name (O_TMPFILE) may get its first one.
         if wasOrphan && request.flags & 0x1400 == 0 { throw .errno(Errno.noEntry) }

@@ -33,6 +33,7 @@ extension Volume {
         case .flock: return try lockWhole(request, tx)
         case .setflags: return try setStatusFlags(request, tx)
         case .copyRange: return try copyRange(request, progress, tx)
+        case .directoryPath: return try directoryPath(request, progress, tx)
         }
     }
 }

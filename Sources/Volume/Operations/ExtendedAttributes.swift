@@ -96,32 +96,26 @@ extension Volume {
         inode.blocks -= min(inode.blocks, count)
     }
 
-    /// `user.`: regular files and directories, by permission; `trusted.`, `security.`: root. Others: EOPNOTSUPP.
+    /// `user.`: regular files and directories, by permission; `trusted.`, `security.`: root. Others: EOPNOTSUPP, to whom the file's permissions let ask.
     private func checkName(_ name: [UInt8], _ file: Inode, write: Bool, _ who: Credentials) throws(Stop) {
-        func has(_ prefix: String) -> Bool { name.starts(with: prefix.utf8) && name.count > prefix.utf8.count }
-        if has("user.") {
+        guard let space = ["user.", "trusted.", "security.", "system."].first(where: { name.starts(with: $0.utf8) }) else {
+            guard who.may(write ? Access.write : Access.read, file) else { throw .errno(Errno.access) }
+            throw .errno(Errno.operationNotSupported)
+        }
+        switch space {
+        case "user.":
             guard file.isRegular || file.isDirectory else { throw .errno(write ? Errno.perm : Errno.noData) }
             if file.isDirectory && file.mode & Mode.sticky != 0 && write && !who.owns(file) { throw .errno(Errno.perm) }
             guard who.may(write ? Access.write : Access.read, file) else { throw .errno(Errno.access) }
-            return
+        case "trusted.": guard who.isPrivileged else { throw .errno(write ? Errno.perm : Errno.noData) }
+        case "security.": guard who.isPrivileged || !write else { throw .errno(Errno.perm) }
+        default: throw .errno(Errno.operationNotSupported)
         }
-        if has("trusted.") {
-            guard who.isPrivileged else { throw .errno(write ? Errno.perm : Errno.noData) }
-            return
-        }
-        if has("security.") {
-            guard who.isPrivileged || !write else { throw .errno(Errno.perm) }
-            return
-        }
-        throw .errno(Errno.operationNotSupported)
+        if name.count == space.utf8.count { throw .errno(Errno.invalid) }
     }
 
     private func target(_ request: Request, _ tx: Transaction) throws(Stop) -> Inode {
-        if request.pathLength == 0 && request.handle != Request.rootHandle {
-            let description = try openDescription(request.handle, request.session, tx)
-            if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
-            return try inode(description.inode, tx)
-        }
+        if let description = try meantDescription(request, tx) { return try inode(description.inode, tx) }
         return try resolveExisting(request, follow: request.flags & Volume.noFollow == 0, tx)
     }
 
@@ -149,15 +143,15 @@ extension Volume {
     func setExtendedAttribute(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         let name = try attributeName(request)
         let file = try target(request, tx)
-        let flags = request.flags & ~Volume.noFollow
-        guard flags <= 2 else { throw .errno(Errno.invalid) }
+        let flags = request.flags & ~(Volume.noFollow | Volume.emptyPath)
+        guard flags & ~3 == 0 else { throw .errno(Errno.invalid) }
         guard request.bufferLength <= Volume.attributeLimit else { throw .errno(Errno.tooLong) }
         if isReadOnly { throw .errno(Errno.readOnly) }
         try checkName(name, file, write: true, credentials(request))
         var list = try attributes(file, tx)
         let position = list.firstIndex { $0.name == name }
-        if flags == 1 && position != nil { throw .errno(Errno.exists) }
-        if flags == 2 && position == nil { throw .errno(Errno.noData) }
+        if flags & 1 != 0 && position != nil { throw .errno(Errno.exists) }
+        if flags & 2 != 0 && position == nil { throw .errno(Errno.noData) }
         let value = unsafe request.buffer.map { unsafe Array(UnsafeRawBufferPointer(start: $0, count: request.bufferLength)) } ?? []
         if let position { list[position].value = value } else { list.append(Attribute(name: name, value: value)) }
         let inode = try inodeForWrite(file.number, tx)

@@ -9,26 +9,26 @@ extension Volume {
         // open(2): O_CREAT with O_DIRECTORY is refused.
         if creating && flags & OpenFlag.directory != 0 { throw .errno(Errno.invalid) }
         let follow = flags & OpenFlag.noFollow == 0 && !exclusive
-        let resolution = try resolve(request, follow: follow, tx)
+        let resolution = try resolve(request, follow: follow, slash: creating ? .refused : .asksForDirectory, tx)
         let who = credentials(request)
         guard let file = resolution.file else {
-            guard creating else { throw .errno(Errno.noEntry) }
-            if resolution.wantsDirectory { throw .errno(Errno.isDirectory) }
-            let parent = try requireParent(resolution, who)
+            guard creating else { throw resolution.absence }
+            let parent = try requireRoom(for: resolution, who)
             let file = try createInode(
                 in: parent, name: resolution.name, mode: Mode.regular | UInt16(request.mode & 0o7777), credentials: who, tx)
             // A file that this call created may be opened for anything, whatever its mode says.
             return try install(request, file, tx)
         }
         if exclusive { throw .errno(Errno.exists) }
-        if creating && resolution.wantsDirectory { throw .errno(Errno.isDirectory) }
+        if creating && file.isDirectory { throw .errno(Errno.isDirectory) }
+        if creating, !file.isRegular, isSomebodysBait(file, in: resolution.directory, who) { throw .errno(Errno.access) }
         if resolution.wantsDirectory && !file.isDirectory { throw .errno(Errno.notDirectory) }
         if flags & OpenFlag.directory != 0 && !file.isDirectory { throw .errno(Errno.notDirectory) }
         if pathOnly { return try install(request, file, tx) }
         if file.isLink { throw .errno(Errno.loop) }
         let access = flags & OpenFlag.accessMode
         let truncating = flags & OpenFlag.truncate != 0
-        if file.isDirectory && (access != 0 || creating || truncating) { throw .errno(Errno.isDirectory) }
+        if file.isDirectory && (access != 0 || truncating) { throw .errno(Errno.isDirectory) }
         var wanted: UInt32 = access == 0 ? Access.read : access == 1 ? Access.write : Access.read | Access.write
         if truncating { wanted |= Access.write }
         guard who.may(wanted, file) else { throw .errno(Errno.access) }
@@ -45,11 +45,17 @@ extension Volume {
         return try install(request, file, tx)
     }
 
+    /// Where all may make files and only owners remove them (/tmp), O_CREAT opens no link, socket or device that somebody put there to be opened (Linux 4.19).
+    private func isSomebodysBait(_ file: Inode, in directory: Inode, _ who: Credentials) -> Bool {
+        directory.mode & Mode.sticky != 0 && directory.mode & 0o002 != 0 && file.type != Mode.fifo && file.user != directory.user
+            && file.user != who.user
+    }
+
     /// O_TMPFILE: a file without a name, in the orphan table from the start.
     private func openTemporary(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         if request.flags & OpenFlag.accessMode == 0 { throw .errno(Errno.invalid) }
-        let resolution = try resolve(request, follow: true, tx)
-        guard let parent = resolution.file else { throw .errno(Errno.noEntry) }
+        let resolution = try resolve(request, follow: request.flags & OpenFlag.noFollow == 0, tx)
+        guard let parent = resolution.file else { throw resolution.absence }
         guard parent.isDirectory else { throw .errno(Errno.notDirectory) }
         let who = credentials(request)
         guard who.may(Access.write | Access.execute, parent) else { throw .errno(Errno.access) }

@@ -10,11 +10,11 @@ extension Volume {
     }
 
     func unlink(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
-        let resolution = try resolve(request, follow: false, tx)
+        let resolution = try resolve(request, follow: false, slash: .keepsEntry, tx)
         try requireName(resolution, dot: Errno.isDirectory, dotDot: Errno.isDirectory, root: Errno.isDirectory)
-        guard let file = resolution.file, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
-        let parent = try requireParent(resolution, credentials(request))
+        guard let file = resolution.file, let entry = resolution.entry else { throw resolution.absence }
         if resolution.wantsDirectory { throw .errno(file.isDirectory ? Errno.isDirectory : Errno.notDirectory) }
+        let parent = try requireParent(resolution, credentials(request))
         guard credentials(request).mayDelete(file, from: parent) else { throw .errno(Errno.perm) }
         if file.isDirectory { throw .errno(Errno.isDirectory) }
         if isReadOnly { throw .errno(Errno.readOnly) }
@@ -36,9 +36,9 @@ extension Volume {
     }
 
     func removeDirectory(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
-        let resolution = try resolve(request, follow: false, tx)
+        let resolution = try resolve(request, follow: false, slash: .keepsEntry, tx)
         try requireName(resolution, dot: Errno.invalid, dotDot: Errno.notEmpty, root: Errno.busy)
-        guard let victim = resolution.file, let entry = resolution.entry else { throw .errno(Errno.noEntry) }
+        guard let victim = resolution.file, let entry = resolution.entry else { throw resolution.absence }
         let parent = try requireParent(resolution, credentials(request))
         guard credentials(request).mayDelete(victim, from: parent) else { throw .errno(Errno.perm) }
         guard victim.isDirectory else { throw .errno(Errno.notDirectory) }
@@ -68,48 +68,51 @@ extension Volume {
     static let renameNoReplace: UInt32 = 1
     static let renameExchange: UInt32 = 2
 
+    /// In the order in which Linux looks: both ways there, both names, what they are, then who may do it.
     func rename(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         let flags = request.flags
         guard flags & ~3 == 0, flags != 3 else { throw .errno(Errno.invalid) }
         let exchange = flags & Volume.renameExchange != 0
-        let old = try resolve(request, follow: false, tx)
-        let new = try resolve(request, second: true, follow: false, tx)
+        let noReplace = flags & Volume.renameNoReplace != 0
+        let old = try resolve(request, follow: false, slash: .keepsEntry, tx)
+        let new = try resolve(request, second: true, follow: false, slash: .keepsEntry, tx)
         try requireName(old, dot: Errno.busy, dotDot: Errno.busy, root: Errno.busy)
-        let newTaken = flags & Volume.renameNoReplace != 0 ? Errno.exists : Errno.busy
+        let newTaken = noReplace ? Errno.exists : Errno.busy
         try requireName(new, dot: newTaken, dotDot: newTaken, root: newTaken)
-        guard let moving = old.file, let oldEntry = old.entry else { throw .errno(Errno.noEntry) }
-        if exchange && new.file == nil { throw .errno(Errno.noEntry) }
-        if flags & Volume.renameNoReplace != 0 && new.file != nil { throw .errno(Errno.exists) }
-        if !moving.isDirectory {
-            if old.wantsDirectory { throw .errno(Errno.notDirectory) }
-            if !exchange && new.wantsDirectory { throw .errno(Errno.notDirectory) }
+        if isReadOnly { throw .errno(Errno.readOnly) }
+        guard let moving = old.file, let oldEntry = old.entry else { throw old.absence }
+        let newParent = new.directory
+        if new.file == nil, exchange || newParent.links == 0 || new.name.count > Volume.maximumName {
+            throw newParent.links == 0 ? .errno(Errno.noEntry) : new.absence
         }
-        let who = credentials(request)
+        if noReplace && new.file != nil { throw .errno(Errno.exists) }
+        let target = new.file
+        if exchange, new.wantsDirectory, let target, !target.isDirectory { throw .errno(Errno.notDirectory) }
+        if !moving.isDirectory, old.wantsDirectory || !exchange && new.wantsDirectory { throw .errno(Errno.notDirectory) }
         // A directory never moves below itself, nor is it replaced by what it holds.
-        if moving.isDirectory, try isAncestor(old.inode, of: new.parent, tx) { throw .errno(Errno.invalid) }
-        if let target = new.file, target.isDirectory, try isAncestor(target.number, of: old.parent, tx) {
+        let changesParent = old.parent != new.parent
+        if changesParent, moving.isDirectory, try isAncestor(old.inode, of: new.parent, tx) { throw .errno(Errno.invalid) }
+        if changesParent, let target, target.isDirectory, try isAncestor(target.number, of: old.parent, tx) {
             throw .errno(exchange ? Errno.invalid : Errno.notEmpty)
         }
-        if new.inode == old.inode {
-            _ = try requireParent(old, who)
-            return Outcome(0)
-        }
+        if new.inode == old.inode { return Outcome(0) }
+        let who = credentials(request)
         let oldParent = try requireParent(old, who)
-        let newParent = try requireParent(new, who)
         guard who.mayDelete(moving, from: oldParent) else { throw .errno(Errno.perm) }
-        if newParent.links == 0 { throw .errno(Errno.noEntry) }
-        // A directory that changes its parent gets a new `..`: that is a write to it.
-        if moving.isDirectory && old.parent != new.parent && !who.may(Access.write, moving) { throw .errno(Errno.access) }
-        if isReadOnly { throw .errno(Errno.readOnly) }
-        if let target = new.file {
+        _ = try requireParent(new, who)
+        if let target {
             guard who.mayDelete(target, from: newParent) else { throw .errno(Errno.perm) }
-            if exchange {
-                if new.wantsDirectory && !target.isDirectory { throw .errno(Errno.notDirectory) }
-                if target.isDirectory && old.parent != new.parent && !who.may(Access.write, target) { throw .errno(Errno.access) }
-                return try exchangeEntries(old, oldEntry, moving, new, target, tx)
+            if !exchange && moving.isDirectory != target.isDirectory {
+                throw .errno(moving.isDirectory ? Errno.notDirectory : Errno.isDirectory)
             }
-            if moving.isDirectory && !target.isDirectory { throw .errno(Errno.notDirectory) }
-            if !moving.isDirectory && target.isDirectory { throw .errno(Errno.isDirectory) }
+        }
+        // A directory that changes its parent gets a new `..`: that is a write to it.
+        if changesParent {
+            if moving.isDirectory && !who.may(Access.write, moving) { throw .errno(Errno.access) }
+            if exchange, let target, target.isDirectory, !who.may(Access.write, target) { throw .errno(Errno.access) }
+        }
+        if let target {
+            if exchange { return try exchangeEntries(old, oldEntry, moving, new, target, tx) }
             if target.isDirectory && target.entries > 0 { throw .errno(Errno.notEmpty) }
             // People write a new file and rename it over the old one: the data goes out before the name changes.
             if moving.isRegular && cache.dirtyLists.contains(moving.number) { throw .writeback(moving.number) }

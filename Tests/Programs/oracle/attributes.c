@@ -182,8 +182,9 @@ void op_xattr(void) {
     const char *subject = descriptor ? shown : w.shown;
     size_t size = chance(10) ? 0 : rnd(120) + 1;
     if (chance(1)) size = 65537;
-    int flags = chance(60) ? 0 : chance(45) ? XATTR_CREATE : chance(80) ? XATTR_REPLACE : 7;
+    int flags = chance(60) ? 0 : chance(45) ? XATTR_CREATE : chance(80) ? XATTR_REPLACE : chance(50) ? XATTR_CREATE | XATTR_REPLACE : 7;
     ssize_t n;
+    if (!has(ARGUMENTS_FIRST) && descriptor && (fcntl(fd, F_GETFL) & O_PATH)) { say("skip"); return; }
     switch (rnd(5)) {
     case 0: case 1:
         fill(value, size);
@@ -246,7 +247,7 @@ void op_lock(void) {
 void op_flock(void) {
     static const int kinds[] = {LOCK_SH, LOCK_EX, LOCK_EX, LOCK_UN};
     char shown[16];
-    int fd = pick_descriptor(shown), kind = chance(1) ? 77 : kinds[rnd(4)];
+    int fd = pick_descriptor(shown), kind = chance(1) && has(ARGUMENTS_FIRST) ? 77 : kinds[rnd(4)];
     if (!has(FLOCK)) { say("skip"); return; }
     say("flock %s %d", shown, kind);
     say_result(flock(fd, kind | LOCK_NB));

@@ -162,7 +162,7 @@ void op_read(void) {
     case 3: case 4: case 5: say("pread %s %zu @%lld", shown, count, (long long)offset); n = pread(fd, buffer, count, offset); break;
     case 6: say("readv %s %zu", shown, count); n = readv(fd, iov, split(iov, buffer, count)); break;
     default:
-        if (chance(8)) { volatile int bad = -1; say("readv %s, -1 pieces", shown); n = readv(fd, iov, bad); break; }
+        if (chance(8) && has(ARGUMENTS_FIRST)) { volatile int bad = -1; say("readv %s, -1 pieces", shown); n = readv(fd, iov, bad); break; }
         say("preadv %s %zu @%lld", shown, count, (long long)offset);
         n = preadv(fd, iov, split(iov, buffer, count), offset);
     }
@@ -187,7 +187,7 @@ void op_write(void) {
     case 3: case 4: case 5: say("pwrite %s %zu @%lld", shown, count, (long long)offset); n = pwrite(fd, buffer, count, offset); break;
     case 6: say("writev %s %zu", shown, count); n = writev(fd, iov, split(iov, buffer, count)); break;
     default:
-        if (chance(8)) { volatile int bad = 1025; say("writev %s, 1025 pieces", shown); n = writev(fd, iov, bad); break; }
+        if (chance(8) && has(ARGUMENTS_FIRST)) { volatile int bad = 1025; say("writev %s, 1025 pieces", shown); n = writev(fd, iov, bad); break; }
         say("pwritev %s %zu @%lld", shown, count, (long long)offset);
         n = pwritev(fd, iov, split(iov, buffer, count), offset);
     }

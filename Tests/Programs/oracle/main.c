@@ -12,6 +12,7 @@
 #include <grp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -19,7 +20,8 @@ static const struct { const char *name; unsigned bit; } feature_names[] = {
     {"zero-range", ZERO_RANGE}, {"tmpfile", TMPFILE}, {"special", SPECIAL}, {"opath", OPATH}, {"ofd", OFD}, {"cwd", CWD},
     {"efault", EFAULTS}, {"copy-range", COPY_RANGE}, {"noatime", NOATIME}, {"xattr", XATTR}, {"exchange", EXCHANGE},
     {"locks", LOCKS}, {"flock", FLOCK}, {"read-zero", READ_ZERO}, {"changes", CHANGES}, {"atime", ATIME},
-    {"descriptors", DESCRIPTORS}, {"truncate-same", TRUNCATE_SAME}, {"fallocate", FALLOCATE}, {"trusted", TRUSTED}, {"huge-seek", HUGE_SEEK}, {"getcwd", GETCWD}, {"long-links", LONG_LINKS}, {"removed-cwd", REMOVED_CWD}, {"link-atime", LINK_ATIME}, {"symlink-slash", SYMLINK_SLASH}, {"directory-atime", DIRECTORY_ATIME},
+    {"descriptors", DESCRIPTORS}, {"truncate-same", TRUNCATE_SAME}, {"fallocate", FALLOCATE}, {"trusted", TRUSTED}, {"huge-seek", HUGE_SEEK},
+    {"long-links", LONG_LINKS}, {"link-atime", LINK_ATIME}, {"sticky", STICKY}, {"arguments-first", ARGUMENTS_FIRST},
 };
 
 static const struct { void (*run)(void); unsigned weight; } operations[] = {  // weights of 10,000
@@ -133,6 +135,27 @@ static int open_up(const char *path, const struct stat *st, int type, struct FTW
     return 0;
 }
 
+static bool is_set(const char *sysctl) {
+    char digit = '0';
+    int fd = open(sysctl, O_RDONLY);
+    if (fd >= 0) {
+        if (read(fd, &digit, 1) != 1) digit = '0';
+        close(fd);
+    }
+    return digit != '0';
+}
+
+// What the kernel above every file system does in its own way, so that neither side could show it.
+static void know_the_kernel(void) {
+    struct utsname name;
+    int major = 0, minor = 0;
+    // Protected links and files in sticky directories are the administrator's policy.
+    if (is_set("/proc/sys/fs/protected_symlinks") || is_set("/proc/sys/fs/protected_regular") || is_set("/proc/sys/fs/protected_fifos"))
+        features &= ~(unsigned)STICKY;
+    // Before 6.13 some calls looked at the descriptor first, and at their other arguments then.
+    if (uname(&name) != 0 || sscanf(name.release, "%d.%d", &major, &minor) != 2 || major * 1000 + minor < 6013) features &= ~(unsigned)ARGUMENTS_FIRST;
+}
+
 static void read_only(const char *file) {
     FILE *f = fopen(file, "r");
     if (!f) { perror(file); exit(2); }
@@ -149,6 +172,7 @@ int main(int argc, char **argv) {
     if (argc < 4) { fprintf(stderr, "usage: oracle DIR SEED COUNT [--as-user UID | --mixed] [--without NAME,...] [--only FILE] [--keep]\n"); return 2; }
     seed = strtoull(argv[2], NULL, 0);
     count = strtoll(argv[3], NULL, 0);
+    know_the_kernel();
     for (int i = 4; i < argc; i++) {
         if (strcmp(argv[i], "--as-user") == 0 && i + 1 < argc) user = (uid_t)strtoul(argv[++i], NULL, 0);
         else if (strcmp(argv[i], "--mixed") == 0) actors = 3;
@@ -177,7 +201,7 @@ int main(int argc, char **argv) {
     root_length = strlen(root);
     if (mkdir(base, 0755) != 0 || mkdir(root, 0777) != 0) { perror(base); return 2; }
     make("p", 0777, 0, 0, true);
-    make("q", 01777, 0, 0, true);
+    make("q", has(STICKY) ? 01777 : 0777, 0, 0, true);
     make("r", 02775, 0, 3000, true);
     make("a", 0644, 0, 0, false);
     make("b", 0600, 1000, 1000, false);

@@ -27,7 +27,7 @@ void say_stat(const struct stat *st, const char *link_text) {
     if (link_text && strncmp(link_text, root, root_length) == 0) size -= (long long)root_length;
     if (!S_ISDIR(st->st_mode)) say(" s%lld", size);  // a directory's size is the file system's own affair
     if (S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode)) say(" dev%llx", (unsigned long long)st->st_rdev);
-    if (has(ATIME) && (has(LINK_ATIME) || !S_ISLNK(st->st_mode)) && (has(DIRECTORY_ATIME) || !S_ISDIR(st->st_mode))) say_time('a', st->st_atim);
+    if (has(ATIME) && (has(LINK_ATIME) || !S_ISLNK(st->st_mode))) say_time('a', st->st_atim);
     say_time('m', st->st_mtim);
     say("}");
 }

@@ -32,8 +32,8 @@ enum { SLOTS = 8, ACTORS = 3, PATH_ROOM = 4096 + 64 };
 enum feature {
     ZERO_RANGE = 1 << 0, TMPFILE = 1 << 1, SPECIAL = 1 << 2, OPATH = 1 << 3, OFD = 1 << 4, CWD = 1 << 5, EFAULTS = 1 << 6,
     COPY_RANGE = 1 << 7, NOATIME = 1 << 8, XATTR = 1 << 9, EXCHANGE = 1 << 10, LOCKS = 1 << 11, FLOCK = 1 << 12, READ_ZERO = 1 << 13,
-    CHANGES = 1 << 14, ATIME = 1 << 15, DESCRIPTORS = 1 << 16, TRUNCATE_SAME = 1 << 17, SYMLINK_SLASH = 1 << 18,
-    FALLOCATE = 1 << 19, TRUSTED = 1 << 20, HUGE_SEEK = 1 << 21, GETCWD = 1 << 22, LONG_LINKS = 1 << 23, REMOVED_CWD = 1 << 24, LINK_ATIME = 1 << 25, DIRECTORY_ATIME = 1 << 26,
+    CHANGES = 1 << 14, ATIME = 1 << 15, DESCRIPTORS = 1 << 16, TRUNCATE_SAME = 1 << 17, STICKY = 1 << 18,
+    FALLOCATE = 1 << 19, TRUSTED = 1 << 20, HUGE_SEEK = 1 << 21, LONG_LINKS = 1 << 22, LINK_ATIME = 1 << 23, ARGUMENTS_FIRST = 1 << 24,
 };
 
 // A path as a call will use it, and as it is printed.

@@ -248,5 +248,6 @@ int pick_descriptor(char shown[16]) {
 
 mode_t pick_mode(void) {
     static const mode_t usual[] = {0777, 0777, 0666, 0755, 0644, 0700, 0600, 0775, 0, 0444, 0555, 01777, 02775, 02755, 04755, 06777, 0070, 0007, 0070, 0333};
-    return chance(85) ? usual[rnd(20)] : (mode_t)rnd(010000);
+    mode_t mode = chance(85) ? usual[rnd(20)] : (mode_t)rnd(010000);
+    return has(STICKY) ? mode : mode & ~(mode_t)S_ISVTX;
 }
