@@ -6,53 +6,30 @@ import Glibc
 
 @safe final class PlainQueue: DeviceQueue {
     private let device: FileDevice
-    private let capabilities: DeviceCapabilities
-    private(set) var counters = DeviceCounters()
     private var table: RequestTable
-    private var waiting: SlotBacklog
-    private var finished: CompletionBacklog
-    /// Completions that nobody may see before the next `kick`.
-    private var refused: CompletionBacklog
-    private(set) var inFlight = 0
 
     init(device: FileDevice, depth: Int) {
         self.device = device
-        capabilities = device.capabilities
         table = RequestTable(depth: depth)
-        waiting = SlotBacklog(depth: depth)
-        finished = CompletionBacklog(depth: depth)
-        refused = CompletionBacklog(depth: depth)
     }
 
-    var room: Int { table.depth - inFlight }
+    var counters: DeviceCounters { table.counters }
+    var inFlight: Int { table.inFlight }
+    var room: Int { table.room }
 
     func submit(
         _ operation: DeviceOperation, offset: UInt64, segments: UnsafeBufferPointer<DeviceSegment>, length: Int,
         forceUnitAccess: Bool, tag: UInt64
     ) -> Bool {
-        guard inFlight < table.depth else { return false }
-        let error = unsafe capabilities.check(
-            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
-        if error != 0 {
-            refused.append(DeviceCompletion(tag: tag, error: error))
-        } else if let slot = unsafe table.take(
-            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess, tag: tag,
-            sectorSize: device.directSectorSize)
-        {
-            counters.count(operation, length: length)
-            waiting.append(slot)
-        } else {
-            return false
-        }
-        inFlight += 1
-        return true
+        unsafe table.submit(
+            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess, tag: tag, to: device)
     }
 
     func kick() {
-        while let completion = refused.popFirst() { finished.append(completion) }
-        while let slot = waiting.first {
-            waiting.removeFirst()
-            finished.append(table.release(slot, error: run(slot)))
+        table.letOutRefused()
+        while let slot = table.waiting.first {
+            table.waiting.removeFirst()
+            table.finish(slot, error: run(slot))
         }
     }
 
@@ -92,11 +69,7 @@ import Glibc
         return done < 0 ? -Int(errno) : done
     }
 
-    func nextCompletion() -> DeviceCompletion? {
-        guard let completion = finished.popFirst() else { return nil }
-        inFlight -= 1
-        return completion
-    }
+    func nextCompletion() -> DeviceCompletion? { table.nextFinished() }
 
     func register(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) {}
 

@@ -1,7 +1,8 @@
-/// The requests that a file queue has accepted, in slots that are allocated once.
+/// The requests that a file queue has accepted, in slots that are allocated once: what its two ways of doing I/O have in common.
 ///
 /// Invariants: a slot is free or in use; its vectors are its own copy of the caller's segments (neighbours in memory
-/// merged); `done` counts whole sectors, so that what is left of a direct request stays aligned. One thread.
+/// merged); `done` counts whole sectors, so that what is left of a direct request stays aligned. A request is in exactly one of
+/// `refused` (until the next kick), `waiting`, the kernel, and `finished`; `inFlight` counts them all. One thread.
 import CSystem
 import Glibc
 
@@ -31,9 +32,20 @@ import Glibc
     private let slots: UnsafeMutablePointer<RequestSlot>
     private let vectors: UnsafeMutablePointer<iovec>
     private var free: [Int32]
+    private(set) var counters = DeviceCounters()
+    /// Requests whose completion has not been taken.
+    private(set) var inFlight = 0
+    /// Slots that have not been handed to the kernel.
+    var waiting: SlotBacklog
+    /// Completions of requests that never reached the device, which nobody may see before the next kick.
+    private var refused: CompletionBacklog
+    private var finished: CompletionBacklog
 
     package init(depth: Int) {
         self.depth = depth
+        waiting = SlotBacklog(depth: depth)
+        refused = CompletionBacklog(depth: depth)
+        finished = CompletionBacklog(depth: depth)
         unsafe slots = .allocate(capacity: depth)
         unsafe slots.initialize(repeating: RequestSlot(), count: depth)
         // Touched as it is used: a slot's 4 KiB cost nothing until a request has many segments.
@@ -45,6 +57,51 @@ import Glibc
         for index in 0..<depth { unsafe slots[index].bounce?.deallocate() }
         unsafe slots.deallocate()
         unsafe vectors.deallocate()
+    }
+
+    var room: Int { depth - inFlight }
+
+    /// Checks, counts and takes note of a request: `DeviceQueue.submit`.
+    mutating func submit(
+        _ operation: DeviceOperation, offset: UInt64, segments: UnsafeBufferPointer<DeviceSegment>, length: Int,
+        forceUnitAccess: Bool, tag: UInt64, to device: FileDevice
+    ) -> Bool {
+        guard inFlight < depth else { return false }
+        let error = unsafe device.capabilities.check(
+            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
+        if error != 0 {
+            refused.append(DeviceCompletion(tag: tag, error: error))
+        } else if let slot = unsafe take(
+            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess, tag: tag,
+            sectorSize: device.directSectorSize)
+        {
+            counters.count(operation, length: length)
+            waiting.append(slot)
+        } else {
+            return false
+        }
+        inFlight += 1
+        return true
+    }
+
+    /// At a kick: what was refused may be seen now.
+    mutating func letOutRefused() {
+        while let completion = refused.popFirst() { finished.append(completion) }
+    }
+
+    /// A slot that the queue carried out itself.
+    mutating func finish(_ index: Int, error: Int32) { finished.append(release(index, error: error)) }
+
+    mutating func nextFinished() -> DeviceCompletion? {
+        guard let completion = finished.popFirst() else { return nil }
+        inFlight -= 1
+        return completion
+    }
+
+    /// A slot that the kernel has answered.
+    mutating func complete(_ index: Int, error: Int32) -> DeviceCompletion {
+        inFlight -= 1
+        return release(index, error: error)
     }
 
     /// Takes a free slot for a request that has passed the check; nil where there is none.

@@ -1,9 +1,9 @@
 /// A file queue on io_uring.
 ///
 /// Invariants:
-/// - requests wait in `waiting` until `kick`, which hands all of them to the kernel with one system call (none with SQPOLL while
+/// - requests wait in the table until `kick`, which hands all of them to the kernel with one system call (none with SQPOLL while
 ///   its thread is awake); completions are read from the ring's tail, without one;
-/// - a slot's index is the ring's `user_data`; a slot is in `waiting`, or in the kernel, or free;
+/// - a slot's index is the ring's `user_data`;
 /// - the ring has as many entries as there are slots, so that neither of its queues can overflow;
 /// - the file is registered, so the ring holds the locked description as long as any request is in flight.
 /// One thread.
@@ -20,16 +20,8 @@ import Glibc
     struct SetupFailure: Error { var errno: Int32 }
 
     private let device: FileDevice
-    private let capabilities: DeviceCapabilities
     private let ring: UnsafeMutablePointer<io_uring>
-    private(set) var counters = DeviceCounters()
     private var table: RequestTable
-    private var waiting: SlotBacklog
-    /// Completions that did not come from the ring: of malformed requests, and of those carried out in this thread.
-    private var apart: CompletionBacklog
-    /// Of `apart`, how many `kick` has let out.
-    private var told = 0
-    private(set) var inFlight = 0
     /// The kernel has not been given all it should have: it was out of memory, interrupted, or stopped at a bad entry, its
     /// submission thread is behind, or a request came back short. `nextCompletion` tries again.
     private var mustSend = false
@@ -40,12 +32,12 @@ import Glibc
     private var flushAverage: UInt64 = 0
     /// Flushes that go through the ring before one is tried again in this thread.
     private var queuedFlushes = 0
+    /// The next flush in this thread tells anew how long they take.
+    private var isTrial = false
     /// Above this, the 50 us that waking a kernel worker costs are not worth stopping the caller's thread.
     private static let shortFlushNanoseconds: UInt64 = 400_000
     private static let flushesBetweenTrials = 64
-    /// Registered memory, in pieces of at most `pieceSize` as the kernel wants it.
-    private var registered: UnsafeMutableRawBufferPointer?
-    private static let pieceSize = 1 << 30
+    private var registered: RegisteredMemory?
 
     static func make(device: FileDevice, depth: Int) -> Result<UringQueue, SetupFailure> {
         let ring = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
@@ -73,11 +65,8 @@ import Glibc
 
     private init(device: FileDevice, depth: Int, ring: UnsafeMutablePointer<io_uring>) {
         self.device = device
-        self.capabilities = device.capabilities
         unsafe self.ring = unsafe ring
         table = RequestTable(depth: depth)
-        waiting = SlotBacklog(depth: depth)
-        apart = CompletionBacklog(depth: depth)
         polled = unsafe ring.pointee.flags & UInt32(IORING_SETUP_SQPOLL) != 0
         var file = device.descriptor
         hasRegisteredFile = unsafe io_uring_register_files(ring, &file, 1) == 0
@@ -88,52 +77,39 @@ import Glibc
         unsafe ring.deallocate()
     }
 
-    var room: Int { table.depth - inFlight }
+    var counters: DeviceCounters { table.counters }
+    var inFlight: Int { table.inFlight }
+    var room: Int { table.room }
 
     func submit(
         _ operation: DeviceOperation, offset: UInt64, segments: UnsafeBufferPointer<DeviceSegment>, length: Int,
         forceUnitAccess: Bool, tag: UInt64
     ) -> Bool {
-        guard inFlight < table.depth else { return false }
-        let error = unsafe capabilities.check(
-            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
-        if error != 0 {
-            apart.append(DeviceCompletion(tag: tag, error: error))
-        } else if let slot = unsafe table.take(
-            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess, tag: tag,
-            sectorSize: device.directSectorSize)
-        {
-            counters.count(operation, length: length)
-            waiting.append(slot)
-        } else {
-            return false
-        }
-        inFlight += 1
-        return true
+        unsafe table.submit(
+            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess, tag: tag, to: device)
     }
 
     func kick() {
-        told = apart.count
+        table.letOutRefused()
         send()
     }
 
-    /// Fills the submission queue from `waiting` and tells the kernel.
+    /// Fills the submission queue and tells the kernel.
     private func send() {
-        guard mustSend || waiting.count > 0 else { return }
+        guard mustSend || table.waiting.count > 0 else { return }
         var any = mustSend
         mustSend = false
-        while let index = waiting.first {
+        while let index = table.waiting.first {
             if let result = runHere(index) {
-                waiting.removeFirst()
-                apart.append(table.release(index, error: Int32(truncatingIfNeeded: 0 &- result)))
-                told += 1
+                table.waiting.removeFirst()
+                table.finish(index, error: Int32(truncatingIfNeeded: 0 &- result))
                 continue
             }
             guard let entry = unsafe io_uring_get_sqe(ring) else {
                 mustSend = true
                 break
             }
-            waiting.removeFirst()
+            table.waiting.removeFirst()
             unsafe prepare(entry, index)
             any = true
         }
@@ -157,8 +133,11 @@ import Glibc
         }
         let start = monotonicNanoseconds()
         let result = device.flushNow()
-        flushAverage = (flushAverage &* 7 &+ (monotonicNanoseconds() &- start)) / 8
-        if flushAverage > Self.shortFlushNanoseconds { queuedFlushes = Self.flushesBetweenTrials }
+        // One flush that something else held up says little.
+        let taken = min(monotonicNanoseconds() &- start, 2 * Self.shortFlushNanoseconds)
+        flushAverage = isTrial ? taken : (flushAverage &* 7 &+ taken) / 8
+        isTrial = flushAverage > Self.shortFlushNanoseconds
+        if isTrial { queuedFlushes = Self.flushesBetweenTrials }
         return result
     }
 
@@ -198,20 +177,15 @@ import Glibc
     }
 
     func nextCompletion() -> DeviceCompletion? {
-        if told > 0, let completion = apart.popFirst() {
-            told -= 1
-            inFlight -= 1
-            return completion
-        }
+        if let completion = table.nextFinished() { return completion }
         var user: UInt64 = 0
         var result: Int32 = 0
         while unsafe dashfs_uring_take(ring, &user, &result) != 0 {
             let index = Int(truncatingIfNeeded: user)
             if let error = table.progress(index, result: Int(result), sectorSize: device.directSectorSize) {
-                inFlight -= 1
-                return table.release(index, error: error)
+                return table.complete(index, error: error)
             }
-            waiting.append(index)
+            table.waiting.append(index)
             mustSend = true
         }
         if mustSend { send() }
@@ -219,32 +193,31 @@ import Glibc
     }
 
     func register(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) {
-        guard let base = memory.baseAddress, memory.count > 0, unsafe registered == nil else {
+        guard registered == nil, let pieces = unsafe RegisteredMemory(memory) else {
             throw DeviceError(device: device.path, errno: EINVAL, message: "memory can be registered once, and not none")
         }
-        var pieces: [iovec] = unsafe []
-        for start in stride(from: 0, to: memory.count, by: Self.pieceSize) {
-            unsafe pieces.append(iovec(iov_base: base + start, iov_len: min(Self.pieceSize, memory.count - start)))
-        }
-        let result = unsafe io_uring_register_buffers(ring, &pieces, UInt32(pieces.count))
-        if result < 0 {
-            let hint = result == -ENOMEM ? "; raise the locked-memory limit (ulimit -l)" : ""
-            device.warn("memory cannot be registered with the kernel: \(errorText(-result))\(hint); each request maps its own")
-        } else {
-            unsafe registered = unsafe memory
+        let result = unsafe io_uring_register_buffers_sparse(ring, UInt32(pieces.count))
+        if result < 0 { return warnUnregistered(result) }
+        registered = pieces
+        if let limit = RegisteredMemory.limit(below: memory.count) {
+            device.warn("only \(ByteSize.format(limit)) of memory may be locked, which is less than the cache; raise the limit (ulimit -l)")
         }
     }
 
+    private func warnUnregistered(_ result: Int32) {
+        let hint = result == -ENOMEM ? "; raise the locked-memory limit (ulimit -l)" : ""
+        device.warn("memory cannot be registered with the kernel: \(errorText(-result))\(hint); each request maps its own")
+    }
+
     /// Which registered piece a piece of memory lies in, wholly.
-    private func registeredIndex(of piece: UnsafeMutableRawBufferPointer) -> Int32? {
-        guard let memory = unsafe registered, let start = memory.baseAddress, let address = piece.baseAddress,
-            unsafe address >= start
-        else { return nil }
-        let offset = unsafe address - start
-        guard offset < memory.count, piece.count <= memory.count - offset,
-            offset / Self.pieceSize == (offset + piece.count - 1) / Self.pieceSize
-        else { return nil }
-        return Int32(offset / Self.pieceSize)
+    private func registeredIndex(of memory: UnsafeMutableRawBufferPointer) -> Int32? {
+        guard let piece = unsafe registered?.piece(of: memory) else { return nil }
+        if registered?[piece] == .unused, var vector = unsafe registered?.vector(piece) {
+            let result = unsafe io_uring_register_buffers_update_tag(ring, UInt32(piece), &vector, nil, 1)
+            registered?[piece] = result < 0 ? .refused : .ready
+            if result < 0 { warnUnregistered(result) }
+        }
+        return registered?[piece] == .ready ? Int32(piece) : nil
     }
 
     /// The ring itself: it polls readable while there are completions, so there is nothing to arm and no wake-up to lose, and

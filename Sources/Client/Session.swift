@@ -219,7 +219,7 @@ import CSystem
         unsafe channel(index).state.initialize(
             to: ChannelState(
                 requests: first, completions: second, arena: first + Layout.arena, arenaBytes: arenaBytes,
-                spinCycles: dashfs_processors() > 1 ? Channel.longestSpin : 0))
+                spin: SpinBudget(processors: dashfs_processors())))
         unsafe dashfs_store32(block(index), index == 0 ? 0 : 1)
         // Pairs with the acquiring load in `acquireAnother`.
         unsafe dashfs_store32_release(base + SessionState.channelCount, index + 1)

@@ -43,8 +43,8 @@ import CSystem
     var sleepCount: UInt32 = 0
     /// Bit n: tag n is free.
     var freeTags: UInt64 = ~0
-    /// How long to look for an answer before sleeping, in processor cycles. Follows what calls have taken.
-    var spinCycles: UInt64
+    /// How long to look for an answer before sleeping. Follows what calls have taken.
+    var spin: SpinBudget
     /// The tag of the last completion taken, whose path area may hold the rest of an escaping path.
     var lastTag: UInt8 = 0
     /// Set when the session turned out to be over: everything fails with EIO from then on.

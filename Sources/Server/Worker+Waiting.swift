@@ -5,26 +5,19 @@ import Wire
 ///
 /// No wake-up is lost: it stores `asleep` in the state word of every polled channel, fences, and then looks at every ring, the device and the
 /// attention word once more; a client stores its request, fences and then reads the state word. One of the two sees the other.
-/// An idle worker spins for a budget and then sleeps: the budget doubles where a sleep turned out shorter than spinning on would have been, and halves where it
-/// turned out longer, so one that is used rarely spins hardly at all.
+/// An idle worker looks at rings and device for as long as its `SpinBudget` says, and then sleeps: so a client that comes back soon, and an fsync whose
+/// device answers soon, find it awake, and one that is used rarely spins hardly at all.
 extension Worker {
-    /// In cycles: about 7 µs, 70 µs and 700 µs at 3 GHz. A sleep and a wake-up cost about 25–60 µs.
-    static let shortestSpin: UInt64 = 20_000
-    static let firstSpin: UInt64 = 200_000
-    static let longestSpin: UInt64 = 2_000_000
-    /// Between two looks lie well under this many cycles, unless somebody else wants the processor: then it is given away at once.
-    static let preempted: UInt64 = 60_000
-
     /// Serves until `until` says so; it is asked after every round.
     func run(until finished: () -> Bool) {
-        var budget = dashfs_processors() > 1 ? Worker.firstSpin : 0
-        let ceiling = dashfs_processors() > 1 ? Worker.longestSpin : 0
+        var spin = SpinBudget(processors: dashfs_processors())
         var idleSince: UInt64 = 0
         var lastLook: UInt64 = 0
         while true {
             let busy = runRound()
             if finished() { return }
             if busy {
+                if idleSince != 0 { spin.ended(after: dashfs_cycles() &- idleSince) }
                 idleSince = 0
                 continue
             }
@@ -33,29 +26,36 @@ extension Worker {
                 idleSince = now
                 lastLook = now
             }
-            let crowded = now &- lastLook > Worker.preempted
+            let crowded = now &- lastLook > SpinBudget.slice && !hasUsedDevice()
             lastLook = now
-            let spent = now &- idleSince >= budget
+            if crowded { spin.crowd() }
             let mayWait =
                 switch configuration.wait {
                 case .never: false
                 case .always: true
-                case .adaptive: spent || crowded
+                case .adaptive: crowded || now &- idleSince >= spin.cycles
                 }
             guard mayWait, !volume.hasPendingWork else {
                 dashfs_pause()
                 continue
             }
-            let slept = sleep()
-            if slept > 0, ceiling > 0 {
-                budget = slept < budget ? min(budget * 2, ceiling) : max(budget / 2, Worker.shortestSpin)
+            if sleep() {
+                spin.ended(after: dashfs_cycles() &- idleSince)
+                idleSince = 0
             }
-            idleSince = 0
+            lastLook = dashfs_cycles()
         }
     }
 
-    /// Announces sleep, looks once more, sleeps, and takes what woke it. The cycles slept, 0 where the last look found something.
-    func sleep() -> UInt64 {
+    /// Whether a round may have been long because of the device (a flush is waited for), since it was last asked.
+    private func hasUsedDevice() -> Bool {
+        guard let counters = queue?.counters else { return false }
+        defer { deviceSeen = counters }
+        return counters != deviceSeen
+    }
+
+    /// Announces sleep, looks once more, sleeps, and takes what woke it. True where that was somebody's answer; a request is left for the next round.
+    func sleep() -> Bool {
         for place in 0..<polledCount { setState(place, ServerState.asleep) }
         dashfs_full_fence()
         queue?.armWakeup()
@@ -65,24 +65,23 @@ extension Worker {
         }
         for place in 0..<polledCount {
             let end = unsafe channels + Int(polled[place])
-            if unsafe hasRequest(end), unsafe canTake(end) { return 0 }
+            if unsafe hasRequest(end), unsafe canTake(end) { return false }
         }
         updateClock()
         volume.poll()
-        if finishParked() || volume.hasPendingWork || attention.isSet || hasUnheardDoorbells { return 0 }
+        if finishParked() { return true }
+        if volume.hasPendingWork || attention.isSet || hasUnheardDoorbells { return false }
         var milliseconds: Int32 = -1
         if let deadline = volume.deadline {
             let now = dashfs_clock_monotonic()
             // Rounded up, so that the deadline has passed when the sleep ends.
             milliseconds = deadline <= now ? 0 : Int32(min((deadline - now) / 1_000_000 + 1, 60_000))
         }
-        let begun = dashfs_cycles()
         statistics.sleeps &+= 1
         takeEvents(milliseconds: milliseconds)
         updateClock()
         volume.poll()
-        _ = finishParked()
-        return max(1, dashfs_cycles() &- begun)
+        return finishParked()
     }
 
     private func setState(_ place: Int, _ state: UInt32) {

@@ -43,6 +43,8 @@ import Wire
     private var round: UInt64 = 0
     /// Cycles when the volume's clock was set.
     private var clockTaken: UInt64 = 0
+    /// What the device had been asked when the worker last wanted to know.
+    var deviceSeen = DeviceCounters()
     /// Cycles at the last look at the doorbells of dormant channels.
     private var lastDoorbellLook: UInt64 = 0
 

@@ -164,12 +164,27 @@ import Testing
     }
 
     @Test func benchComparesEveryOperationOnBothWays() throws {
-        let bench = try dash("bench", "micro", "--memory", "--rounds", "1", "--json")
+        let bench = try dash("bench", "channel", "micro", "--memory", "--rounds", "1", "--json")
         #expect(bench.status == 0, "\(bench.output)")
         let results = try #require(try json(bench.output)["results"] as? [[String: Any]])
-        #expect(results.count == 20)
-        #expect(results.allSatisfy { ($0["baselineNanoseconds"] as? Double ?? 0) > 0 && ($0["subjectNanoseconds"] as? Double ?? 0) > 0 })
+        // The channel's two; nine operations through each way, and create + fsync.
+        #expect(results.count == 2 + 2 * 10)
+        #expect(results.allSatisfy { ($0["baseline"] as? Double ?? 0) > 0 && ($0["subject"] as? Double ?? 0) > 0 })
         let left = try FileManager.default.contentsOfDirectory(atPath: "/dev/shm").filter { $0.hasPrefix(".dashfs-bench") }
         #expect(left == [])
+    }
+
+    @Test func createAndSyncIsOneWriteAndOneFlush() throws {
+        try withScratch { scratch in
+            let bench = try dash("bench", "micro", "--directory", scratch.path, "--rounds", "2", "--json")
+            #expect(bench.status == 0, "\(bench.output)")
+            let results = try #require(try json(bench.output)["results"] as? [[String: Any]])
+            let durable = results.compactMap { $0["deviceRequests"] as? [String: Double] }
+            // Through both ways, beside the kernel's file system and beside the bare loop.
+            #expect(durable.count == 4)
+            // Now and then a record's blocks go home, and the journal's tail moves: well below one in a hundred.
+            #expect(durable.allSatisfy { 0.99...1.05 ~= $0["writes"] ?? 0 && $0["flushes"] ?? 9 <= 1.05 }, "\(durable)")
+            #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path) == [])
+        }
     }
 }

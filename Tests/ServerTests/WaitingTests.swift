@@ -19,10 +19,15 @@ import Wire
                 var random = SplitMix(state: seed &+ UInt64(worker))
                 for _ in 0..<4000 {
                     // Pauses around the length of both sides' spins, so that their decisions to sleep meet in every way.
-                    let until = dashfs_cycles() &+ random.next() % (random.next() % 16 == 0 ? 600_000 : 30_000)
+                    let longest = random.next() % 16 == 0 ? SpinBudget.longest * 3 / 2 : SpinBudget.crowded
+                    let until = dashfs_cycles() &+ random.next() % longest
                     while dashfs_cycles() < until { dashfs_pause() }
                     guard let channel = session.acquire() else { Issue.record("no channel"); break }
-                    if channel.null() != 0 { Issue.record("a null request failed") }
+                    if random.next() % 4 == 0 {
+                        if !callTogether(channel, Int(random.next() % 64) + 1) { Issue.record("a batch failed") }
+                    } else if channel.null() != 0 {
+                        Issue.record("a null request failed")
+                    }
                     session.release(channel)
                 }
                 done.signal()
@@ -33,6 +38,57 @@ import Wire
         served.stop()
         print("worker slept \(served.server.snapshot.sleeps) times")
         if mode == .never { #expect(served.server.snapshot.sleeps == 0) }
+    }
+
+    // MARK: How long to look
+
+    /// What a wait of so many cycles does to the budget, and whether it ended asleep.
+    private func wait(_ cycles: UInt64, _ budget: inout SpinBudget) -> Bool {
+        let slept = cycles >= budget.cycles
+        budget.ended(after: cycles)
+        return slept
+    }
+
+    @Test(arguments: [3_000, 150_000, 450_000, 900_000, 2_900_000] as [UInt64])
+    func whoeverIsAwaitedForLessThanAMillisecondIsSoonAwaitedAwake(cycles: UInt64) {
+        var budget = SpinBudget(processors: 2)
+        // What came before is forgotten as soon.
+        for _ in 0..<10 { _ = wait(SpinBudget.longest * 100, &budget) }
+        let sleeps = (0..<100).filter { _ in wait(cycles, &budget) }.count
+        #expect(sleeps <= 4)
+    }
+
+    @Test func longWaitsAreSleptThrough() {
+        var budget = SpinBudget(processors: 2)
+        for _ in 0..<100 { _ = wait(SpinBudget.longest / 2, &budget) }
+        #expect(budget.cycles == SpinBudget.longest)
+        // 20 ms at 3 GHz: half a percent of it is spent looking, once the budget has come down.
+        var looked: UInt64 = 0
+        for turn in 0..<100 {
+            if turn >= 5 { looked += budget.cycles }
+            #expect(wait(60_000_000, &budget))
+        }
+        #expect(looked * 200 <= 95 * 60_000_000)
+    }
+
+    @Test func whoSharesItsProcessorHardlyLooks() {
+        var budget = SpinBudget(processors: 2)
+        for _ in 0..<5 { budget.crowd() }
+        #expect(budget.cycles == SpinBudget.crowded)
+        _ = wait(SpinBudget.longest * 2, &budget)
+        #expect(budget.cycles == SpinBudget.crowded, "what takes long says nothing about the others")
+        // The others have gone.
+        let sleeps = (0..<100).filter { _ in wait(SpinBudget.usual, &budget) }.count
+        #expect(sleeps <= 6)
+    }
+
+    @Test func onOneProcessorNobodyLooks() {
+        var budget = SpinBudget(processors: 1)
+        for cycles in [0, 1000, SpinBudget.usual, SpinBudget.longest] {
+            _ = wait(cycles, &budget)
+            budget.crowd()
+            #expect(budget.cycles == 0)
+        }
     }
 
     @Test func moreChannelsThanArePolledAreAllServed() throws {
@@ -78,6 +134,22 @@ import Wire
         session.disconnect()
         served.stop()
         #expect(served.server.snapshot.sleeps > 0)
+    }
+
+    /// So many requests at once, awaited together.
+    private func callTogether(_ channel: Channel, _ count: Int) -> Bool {
+        var tags: [UInt8] = []
+        for _ in 0..<count {
+            guard let tag = channel.reserve() else { return false }
+            var request = WireRequest(.null)
+            request.tag = tag
+            channel.submit(request)
+            tags.append(tag)
+        }
+        channel.announce()
+        let waiting = tags
+        guard channel.waitUntil({ waiting.allSatisfy { channel.isComplete($0) } }) else { return false }
+        return tags.allSatisfy { channel.take($0).result == 0 }
     }
 
     private func processorNanoseconds() -> UInt64 {

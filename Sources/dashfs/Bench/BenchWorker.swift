@@ -10,6 +10,8 @@ struct BenchWorkerCommand: ParsableCommand {
     @Option var root: String?
     /// Through FS Lib at this socket instead of system calls.
     @Option var library: String?
+    /// Only the directory for `durable`, with nothing in it.
+    @Flag var durable = false
     /// Echoes the words of a shared page at this descriptor.
     @Option var echo: Int32?
 
@@ -17,9 +19,9 @@ struct BenchWorkerCommand: ParsableCommand {
         if let echo { return try PingPong(descriptor: echo).echoAll() }
         do {
             if let library {
-                try serve(Workload(LibraryGround(socket: library), root: root ?? "/bench"))
+                try serve(Workload(LibraryGround(socket: library), root: root ?? "/bench", onlyDirectory: durable))
             } else {
-                try serve(Workload(SystemCallGround(), root: root ?? "."))
+                try serve(Workload(SystemCallGround(), root: root ?? ".", onlyDirectory: durable))
             }
         } catch let failed as Workload<SystemCallGround>.Failed {
             Terminal.output("error \(failed.what): \(errorText(failed.number))")
@@ -32,8 +34,10 @@ struct BenchWorkerCommand: ParsableCommand {
         Terminal.output("ready")
         while let line = readLine() {
             let words = line.split(separator: " ")
-            guard words.count == 2, let operation = MicroOperation(rawValue: String(words[0])), let count = Int(words[1]) else { return }
-            Terminal.output("\(try workload.run(operation, count: count))")
+            guard words.count == 3, let part = BatchPart(rawValue: String(words[0])), let operation = MicroOperation(rawValue: String(words[1])),
+                let count = Int(words[2])
+            else { return }
+            Terminal.output("\(try workload.run(operation, count: count, part))")
         }
     }
 }
@@ -62,9 +66,12 @@ final class BenchWorker {
     /// Waits until it has made its files.
     func waitUntilReady() throws(Failure) { _ = try answer(to: "its preparation") }
 
-    func run(_ operation: MicroOperation) throws(Failure) -> UInt64 { try ask("\(operation.rawValue) \(operation.count)") }
+    /// Nanoseconds of the timed part.
+    func run(_ operation: MicroOperation, _ part: BatchPart = .whole) throws(Failure) -> UInt64 {
+        try ask("\(part.rawValue) \(operation.rawValue) \(operation.count)")
+    }
 
-    func ask(_ line: String) throws(Failure) -> UInt64 {
+    private func ask(_ line: String) throws(Failure) -> UInt64 {
         tell(line)
         let text = try answer(to: line)
         guard let nanoseconds = UInt64(text) else { throw Failure(.system, "\(title): \(line): \(text)") }

@@ -28,10 +28,27 @@ enum MicroOperation: String, CaseIterable, Encodable {
         case .append, .openClose: 2000
         case .create, .unlink, .rename: 1000
         case .readdir: 1
-        case .durable: 50
+        case .durable: 1000
+        }
+    }
+
+    /// What the project asks of it, beside ext4.
+    func goal(through: String) -> Goal? {
+        if through == "library" { return self == .openClose ? .atMost(0.35) : nil }
+        return switch self {
+        case .read: .atMost(0.7)
+        case .overwrite: .atMost(0.6)
+        case .append: .atMost(0.4)
+        case .stat: .atMost(0.5)
+        case .openClose: .atMost(0.6)
+        case .unlink, .rename: .atMost(0.3)
+        case .create, .readdir, .durable: nil
         }
     }
 }
+
+/// What of a batch to do: all of it, or only the timed part, and what comes after it later.
+enum BatchPart: String { case whole, timed, finish }
 
 @safe struct Workload<G: Ground> {
     private static var nameBytes: Int { 256 }
@@ -56,8 +73,8 @@ enum MicroOperation: String, CaseIterable, Encodable {
         return result
     }
 
-    /// Makes the files that the operations use, below `root`, which is made too.
-    init(_ ground: G, root: String) throws(Failed) {
+    /// Makes the files that the operations use, below `root`, which is made too; only the directory that `durable` uses where that is wanted.
+    init(_ ground: G, root: String, onlyDirectory: Bool) throws(Failed) {
         self.ground = ground
         func text(_ path: String) -> UnsafeMutablePointer<CChar> { unsafe strdup(path) }
         unsafe buffer = .allocate(byteCount: 4096, alignment: 4096)
@@ -69,14 +86,6 @@ enum MicroOperation: String, CaseIterable, Encodable {
         }
         unsafe deep = text(root + "/one/two/file")
         unsafe many = text(root + "/many")
-        let file = Int32(try Workload.need(unsafe ground.open(deep, O_CREAT | O_RDWR), "create"))
-        _ = try Workload.need(ground.close(file), "close")
-        let dataPath = unsafe text(root + "/data")
-        let logPath = unsafe text(root + "/log")
-        data = Int32(try Workload.need(unsafe ground.open(dataPath, O_CREAT | O_RDWR), "create"))
-        log = Int32(try Workload.need(unsafe ground.open(logPath, O_CREAT | O_RDWR | O_APPEND), "create"))
-        for page in 0..<Workload.pages { _ = try Workload.need(unsafe ground.write(data, from: buffer, 4096, at: Int64(page) * 4096), "write") }
-        _ = try Workload.need(ground.synchronize(data), "fsync")
         unsafe names = .allocate(capacity: Workload.nameBytes * 1000)
         for number in 0..<1000 {
             var at = 0
@@ -86,6 +95,18 @@ enum MicroOperation: String, CaseIterable, Encodable {
             }
             unsafe names[number * Workload.nameBytes + at] = 0
         }
+        if onlyDirectory {
+            (data, log) = (-1, -1)
+            return
+        }
+        let file = Int32(try Workload.need(unsafe ground.open(deep, O_CREAT | O_RDWR), "create"))
+        _ = try Workload.need(ground.close(file), "close")
+        let dataPath = unsafe text(root + "/data")
+        let logPath = unsafe text(root + "/log")
+        data = Int32(try Workload.need(unsafe ground.open(dataPath, O_CREAT | O_RDWR), "create"))
+        log = Int32(try Workload.need(unsafe ground.open(logPath, O_CREAT | O_RDWR | O_APPEND), "create"))
+        for page in 0..<Workload.pages { _ = try Workload.need(unsafe ground.write(data, from: buffer, 4096, at: Int64(page) * 4096), "write") }
+        _ = try Workload.need(ground.synchronize(data), "fsync")
         for number in 0..<Workload.entries {
             let path = unsafe text("\(root)/many/entry\(number)")
             defer { unsafe free(path) }
@@ -98,17 +119,41 @@ enum MicroOperation: String, CaseIterable, Encodable {
 
     /// Does the operation `count` times (at most 1000 where it makes files).
     /// - Returns: nanoseconds it took, preparation and clean-up left out.
-    func run(_ operation: MicroOperation, count: Int) throws(Failed) -> UInt64 {
+    func run(_ operation: MicroOperation, count: Int, _ part: BatchPart) throws(Failed) -> UInt64 {
+        var taken: UInt64 = 0
+        if part != .finish {
+            _ = try Workload.need(prepare(operation, count), "preparing \(operation.rawValue)")
+            let begun = dashfs_clock_monotonic()
+            let worst = perform(operation, count)
+            taken = dashfs_clock_monotonic() - begun
+            _ = try Workload.need(worst, operation.rawValue)
+        }
+        if part != .timed { _ = try Workload.need(cleanUp(operation, count), "after \(operation.rawValue)") }
+        return taken
+    }
+
+    /// What the operation finds. Ends with some operations, so that neither side begins asleep or at a processor's lowest speed.
+    private func prepare(_ operation: MicroOperation, _ count: Int) -> Int64 {
+        switch operation {
+        case .read, .overwrite, .stat, .openClose, .readdir: perform(operation, max(count / 16, 1))
+        case .append: min(perform(operation, max(count / 16, 1)), ground.truncate(log, 0))
+        case .unlink: makeFiles(min(count, 1000))
+        case .rename: makeFiles(1)
+        case .create, .durable: 0
+        }
+    }
+
+    private func cleanUp(_ operation: MicroOperation, _ count: Int) -> Int64 {
+        switch operation {
+        case .create, .durable: removeFiles(min(count, 1000))
+        case .rename: unsafe ground.unlink(name(count & 1))
+        default: 0
+        }
+    }
+
+    private func perform(_ operation: MicroOperation, _ count: Int) -> Int64 {
         var worst: Int64 = 0
         let files = min(count, 1000)
-        switch operation {
-        case .append: worst = ground.truncate(log, 0)
-        case .unlink: worst = makeFiles(files)
-        case .rename: worst = makeFiles(1)
-        default: break
-        }
-        _ = try Workload.need(worst, "preparing \(operation.rawValue)")
-        let begun = dashfs_clock_monotonic()
         switch operation {
         case .read:
             for turn in 0..<count { worst = unsafe min(worst, ground.read(data, into: buffer, 4096, at: page(turn))) }
@@ -140,15 +185,7 @@ enum MicroOperation: String, CaseIterable, Encodable {
                 worst = unsafe min(worst, file, ground.append(handle, from: buffer, 4096), ground.synchronize(handle), ground.close(handle))
             }
         }
-        let taken = dashfs_clock_monotonic() - begun
-        _ = try Workload.need(worst, operation.rawValue)
-        switch operation {
-        case .create, .durable: worst = removeFiles(files)
-        case .rename: worst = unsafe ground.unlink(name(count & 1))
-        default: break
-        }
-        _ = try Workload.need(worst, "after \(operation.rawValue)")
-        return taken
+        return worst
     }
 
     /// Every page in turn, not one after the other.

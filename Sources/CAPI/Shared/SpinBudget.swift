@@ -1,0 +1,1 @@
+../../Wire/SpinBudget.swift
