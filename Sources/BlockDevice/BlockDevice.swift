@@ -116,6 +116,10 @@ public protocol DeviceQueue: AnyObject {
     /// The next completion that is there now, or nil. Never waits.
     func nextCompletion() -> DeviceCompletion?
 
+    /// Set where the caller has nothing else to do until what it submits has completed: `kick` may then wait for it in the caller's thread, where
+    /// that is shorter. Drivers to whom that is nothing ignore it.
+    var mayWait: Bool { get set }
+
     /// Registers memory that most requests will use, for drivers that can map it once. At most once, before the first request.
     func register(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError)
 
@@ -124,6 +128,13 @@ public protocol DeviceQueue: AnyObject {
     var wakeupDescriptor: Int32 { get }
     func armWakeup()
     func disarmWakeup()
+}
+
+extension DeviceQueue {
+    public var mayWait: Bool {
+        get { false }
+        set {}
+    }
 }
 
 /// Why a device could not be opened or used: which device, what went wrong, what to do about it; one line.

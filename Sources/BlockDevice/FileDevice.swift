@@ -10,10 +10,12 @@ import Synchronization
 
 public final class FileDevice: BlockDevice {
     /// The kernel gives every flush of an io_uring to a worker thread, whose waking costs about 50 us on a machine with idle
-    /// cores: half of a write with its flush on a fast disk. A flush in the caller's own thread has no such cost, and stops it.
+    /// cores: half of a write with its flush on a fast disk. Where every core is looked from for an answer, that thread, and the
+    /// one that ends a direct write, have to wait for one of them as well. A request in the caller's own thread has no such cost, and stops it.
     public enum FlushPolicy: Sendable {
-        /// By the caller's thread in `kick`, when it is all that is in flight and flushes have been short (see `UringQueue`);
-        /// else, and always with a submission thread, by the ring.
+        /// A small write or a flush that is all that is in flight is carried out by the caller's thread in `kick`, where the caller
+        /// has said that it may wait; else a flush is, as long as flushes have been short (see `UringQueue`). All others, and
+        /// everything with a submission thread, by the ring.
         case adaptive
         /// Always by the ring: the caller's thread never waits.
         case queued
@@ -96,7 +98,47 @@ public final class FileDevice: BlockDevice {
     }
 }
 
-/// The calls that io_uring has no operation for, and what `PlainQueue` uses. 0, or a negated errno.
+/// Requests without a ring: what `PlainQueue` does with all of them, and `UringQueue` where nothing else is to be done meanwhile.
+extension FileDevice {
+    /// Carries a request out in the caller's thread, which waits for the device: 0 or an errno.
+    func carryOut(_ index: Int, of table: inout RequestTable) -> Int32 {
+        while true {
+            let slot = table.slot(index)
+            var result: Int
+            switch slot.operation {
+            case .flush: result = flushNow()
+            case .discard: result = discardNow(offset: slot.offset, length: slot.length)
+            case .writeZeroes: result = zeroNow(offset: slot.offset, length: slot.length)
+            case .read, .write: result = transfer(index, slot, table)
+            }
+            if let error = table.progress(index, result: result, sectorSize: directSectorSize) {
+                guard error == 0, slot.forceUnitAccess else { return error }
+                result = flushNow()
+                return result < 0 ? Int32(truncatingIfNeeded: 0 &- result) : 0
+            }
+        }
+    }
+
+    private func transfer(_ index: Int, _ slot: RequestSlot, _ table: borrowing RequestTable) -> Int {
+        let place = off_t(slot.offset) + off_t(slot.done)
+        let done: Int
+        if let piece = unsafe table.remainingPiece(index) {
+            done =
+                slot.operation == .read
+                ? unsafe pread(descriptor, piece.baseAddress, piece.count, place)
+                : unsafe pwrite(descriptor, piece.baseAddress, piece.count, place)
+        } else {
+            let rest = unsafe table.remaining(index)
+            done =
+                slot.operation == .read
+                ? unsafe preadv(descriptor, rest.baseAddress, Int32(rest.count), place)
+                : unsafe pwritev(descriptor, rest.baseAddress, Int32(rest.count), place)
+        }
+        return done < 0 ? -Int(errno) : done
+    }
+}
+
+/// Single calls. 0, or a negated errno.
 extension FileDevice {
     func flushNow() -> Int { fdatasync(descriptor) == 0 ? 0 : -Int(errno) }
 

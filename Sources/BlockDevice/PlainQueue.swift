@@ -29,44 +29,8 @@ import Glibc
         table.letOutRefused()
         while let slot = table.waiting.first {
             table.waiting.removeFirst()
-            table.finish(slot, error: run(slot))
+            table.finish(slot, error: device.carryOut(slot, of: &table))
         }
-    }
-
-    private func run(_ index: Int) -> Int32 {
-        while true {
-            let slot = table.slot(index)
-            var result: Int
-            switch slot.operation {
-            case .flush: result = device.flushNow()
-            case .discard: result = device.discardNow(offset: slot.offset, length: slot.length)
-            case .writeZeroes: result = device.zeroNow(offset: slot.offset, length: slot.length)
-            case .read, .write: result = transfer(index, slot)
-            }
-            if let error = table.progress(index, result: result, sectorSize: device.directSectorSize) {
-                guard error == 0, slot.forceUnitAccess else { return error }
-                result = device.flushNow()
-                return result < 0 ? Int32(truncatingIfNeeded: 0 &- result) : 0
-            }
-        }
-    }
-
-    private func transfer(_ index: Int, _ slot: RequestSlot) -> Int {
-        let place = off_t(slot.offset) + off_t(slot.done)
-        let done: Int
-        if let piece = unsafe table.remainingPiece(index) {
-            done =
-                slot.operation == .read
-                ? unsafe pread(device.descriptor, piece.baseAddress, piece.count, place)
-                : unsafe pwrite(device.descriptor, piece.baseAddress, piece.count, place)
-        } else {
-            let rest = unsafe table.remaining(index)
-            done =
-                slot.operation == .read
-                ? unsafe preadv(device.descriptor, rest.baseAddress, Int32(rest.count), place)
-                : unsafe pwritev(device.descriptor, rest.baseAddress, Int32(rest.count), place)
-        }
-        return done < 0 ? -Int(errno) : done
     }
 
     func nextCompletion() -> DeviceCompletion? { table.nextFinished() }

@@ -37,6 +37,9 @@ import Glibc
     /// Above this, the 50 us that waking a kernel worker costs are not worth stopping the caller's thread.
     private static let shortFlushNanoseconds: UInt64 = 400_000
     private static let flushesBetweenTrials = 64
+    var mayWait = false
+    /// Bytes: what a journal record of a few small operations takes, and a device in about the time of one block.
+    private static let smallWrite = 64 << 10
     private var registered: RegisteredMemory?
 
     static func make(device: FileDevice, depth: Int) -> Result<UringQueue, SetupFailure> {
@@ -100,9 +103,9 @@ import Glibc
         var any = mustSend
         mustSend = false
         while let index = table.waiting.first {
-            if let result = runHere(index) {
+            if let error = runHere(index) {
                 table.waiting.removeFirst()
-                table.finish(index, error: Int32(truncatingIfNeeded: 0 &- result))
+                table.finish(index, error: error)
                 continue
             }
             guard let entry = unsafe io_uring_get_sqe(ring) else {
@@ -119,26 +122,29 @@ import Glibc
         if result < 0 || (!polled && left > 0) { mustSend = true }
     }
 
-    /// Carries a request out in this thread where the ring has no operation for it or would take longer: 0 or a negated errno;
-    /// nil where it is for the ring.
-    private func runHere(_ index: Int) -> Int? {
+    /// Carries a request out in this thread where the ring has no operation for it or would take longer: 0 or an errno; nil where it
+    /// is for the ring.
+    private func runHere(_ index: Int) -> Int32? {
         let slot = table.slot(index)
-        if slot.operation == .discard && device.isBlockDevice {
-            return device.discardNow(offset: slot.offset, length: slot.length)
+        if slot.operation == .discard && device.isBlockDevice { return device.carryOut(index, of: &table) }
+        guard device.options.flush == .adaptive, !polled, table.inFlight == 1 else { return nil }
+        if mayWait {
+            let isSmall = slot.operation == .write && slot.length <= Self.smallWrite
+            return isSmall || slot.operation == .flush ? device.carryOut(index, of: &table) : nil
         }
-        guard slot.operation == .flush, device.options.flush == .adaptive, !polled, inFlight == 1 else { return nil }
+        guard slot.operation == .flush else { return nil }
         if queuedFlushes > 0 {
             queuedFlushes -= 1
             return nil
         }
         let start = monotonicNanoseconds()
-        let result = device.flushNow()
+        let error = device.carryOut(index, of: &table)
         // One flush that something else held up says little.
         let taken = min(monotonicNanoseconds() &- start, 2 * Self.shortFlushNanoseconds)
         flushAverage = isTrial ? taken : (flushAverage &* 7 &+ taken) / 8
         isTrial = flushAverage > Self.shortFlushNanoseconds
         if isTrial { queuedFlushes = Self.flushesBetweenTrials }
-        return result
+        return error
     }
 
     private func prepare(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ index: Int) {

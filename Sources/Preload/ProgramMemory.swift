@@ -56,7 +56,18 @@ struct ProgramMemory {
             let inPage = min(limit - length, Int(4096 - position % 4096))
             guard isReadable(position, inPage), let text = unsafe UnsafePointer<UInt8>(bitPattern: UInt(position))
             else { return nil }
-            for index in 0..<inPage where unsafe text[index] == 0 { return length + index }
+            var index = 0
+            // Eight at a time: the lowest byte that is zero is the lowest whose top bit this sets.
+            while index + 8 <= inPage {
+                let word = unsafe UnsafeRawPointer(text).loadUnaligned(fromByteOffset: index, as: UInt64.self)
+                let zeros = (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080
+                if zeros != 0 { return length + index + zeros.trailingZeroBitCount / 8 }
+                index += 8
+            }
+            while index < inPage {
+                if unsafe text[index] == 0 { return length + index }
+                index += 1
+            }
             length += inPage
         }
         return limit

@@ -30,7 +30,10 @@ import Wire
     private var freeChannels: [Int32]
     /// Indices of the channels whose rings are looked at in every round.
     let polled: UnsafeMutablePointer<Int32>
-    var polledCount = 0
+    var polledCount = 0 {
+        // A client that is alone waits for the device itself, or does nothing.
+        didSet { queue?.mayWait = polledCount <= 1 }
+    }
     private var polledHasEnded = false
     /// A dormant channel has a request, and there was no place for it among the polled.
     private(set) var hasUnheardDoorbells = false

@@ -43,6 +43,9 @@ struct DoctorCommand: ParsableCommand {
             Terminal.output("\(result.state.mark)  \(name)  \(result.text)")
             if let remedy = result.remedy { Terminal.output("       \(String(repeating: " ", count: width))  to mend: \(remedy)") }
         }
+        let (stops, slows) = (results.count { $0.state == .stops }, results.count { $0.state == .limits })
+        let found = slows == 0 ? "nothing slows it" : "what is marked slow (\(slows)) costs speed, not safety"
+        Terminal.output(stops > 0 ? "DashFS does not work here until what is marked STOP is mended." : "DashFS works here; \(found).")
     }
 }
 

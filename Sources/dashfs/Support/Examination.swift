@@ -34,7 +34,7 @@ enum Examination {
 
     static func all(directory: String) -> [Result] {
         [
-            kernel(), processors(), memory(), lockedMemory(), hugePages(), uring(), descriptors(), directIO(directory), socketPlace(), library(),
+            kernel(), processors(), memory(), lockedMemory(), hugePages(), uring(), descriptors(), permissions(), directIO(directory), socketPlace(), library(),
             codeWriting(), hardening(), siteTable(),
         ]
     }
@@ -80,7 +80,7 @@ enum Examination {
         let isEnough = limit >= 640 << 20
         return Result(
             "locked memory", isEnough ? .good : .limits,
-            "\(Quantity.text(limit))\(isEnough ? "" : ": the cache is not registered with io_uring, which costs each transfer a little")",
+            "\(Quantity.text(limit))\(isEnough ? "" : ": no more of the cache is registered with io_uring, which costs other transfers a little")",
             isEnough ? nil : "raise it: ulimit -l, or LimitMEMLOCK=infinity in the service's unit")
     }
 
@@ -113,6 +113,12 @@ enum Examination {
         return Result(
             "descriptors", isFew ? .limits : .good, "\(limit.rlim_cur): about \(max(0, Int(min(limit.rlim_cur, 1 << 20)) - 64) / 3) programs at once",
             isFew ? "ulimit -n 65536" : nil)
+    }
+
+    private static func permissions() -> Result {
+        if geteuid() == 0 { return Result("permissions", .good, "root: any device, and every user's programs are served with their own rights") }
+        return Result(
+            "permissions", .good, "user \(geteuid()): images of your own; a block device wants root, or its group (ls -l DEVICE; usermod -aG disk USER)")
     }
 
     private static func directIO(_ directory: String) -> Result {
