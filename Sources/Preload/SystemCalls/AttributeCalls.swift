@@ -130,7 +130,8 @@ enum AttributeCalls {
         return unsafe memory.copyOut(scratch.base, to: address, count: min(Int(completion.result), Int(capacity))) ? completion : efault
     }
 
-    fileprivate static func refuse(_ channel: Channel, _ place: Place, _ number: Int64, _ flags: UInt32 = 0) -> WireCompletion {
+    /// An errno for what is not done with files of ours, once it is known that the path exists.
+    static func refuse(_ channel: Channel, _ place: Place, _ number: Int64, _ flags: UInt32 = 0) -> WireCompletion {
         var answer = FileStatus()
         let completion = answer.load(channel, place, flags: flags)
         return completion.result < 0 ? completion : WireCompletion(result: -number)
