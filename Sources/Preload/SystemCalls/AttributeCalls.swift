@@ -62,8 +62,8 @@ enum AttributeCalls {
         case .statfs, .fstatfs: return Statistics.load(channel, place, second, memory)
 
         // Names.
-        case .mkdir: return channel.mkdir(place, mode: word(frame.argument1) & 0o1777 & ~FileModeMask.value)
-        case .mkdirat: return channel.mkdir(place, mode: word(frame.argument2) & 0o1777 & ~FileModeMask.value)
+        case .mkdir: return channel.mkdir(place, mode: word(frame.argument1) & 0o1777 | FileModeMask.value << 16)
+        case .mkdirat: return channel.mkdir(place, mode: word(frame.argument2) & 0o1777 | FileModeMask.value << 16)
         case .mknod: return makeNode(channel, place, word(frame.argument1), third)
         case .mknodat: return makeNode(channel, place, word(frame.argument2), UInt64(bitPattern: frame.argument3))
         case .unlink: return channel.unlink(place)
@@ -117,7 +117,7 @@ enum AttributeCalls {
         let type = mode & 0o170000
         if type == 0o040000 { return WireCompletion(result: -1) }  // EPERM, before the path is looked at
         // Without a type it is a regular file; the device's number is 32 bits in the call.
-        let mode = (type == 0 ? 0o100000 : type) | mode & 0o7777 & ~FileModeMask.value
+        let mode = (type == 0 ? 0o100000 : type) | mode & 0o7777 | FileModeMask.value << 16
         return channel.mknod(place, mode: mode, device: device & 0xffff_ffff)
     }
 
