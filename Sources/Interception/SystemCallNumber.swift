@@ -17,7 +17,7 @@ package enum SystemCallInterest: UInt8 {
 package enum SystemCallNumber: Int64, CaseIterable {
     case read = 0, write = 1, open = 2, close = 3, stat = 4, fstat = 5, lstat = 6, poll = 7, lseek = 8, mmap = 9
     case mprotect = 10, munmap = 11, brk = 12, ioctl = 16, pread64 = 17, pwrite64 = 18, readv = 19, writev = 20
-    case access = 21, select = 23, mremap = 25, msync = 26, dup = 32, dup2 = 33, sendfile = 40, execve = 59
+    case access = 21, select = 23, mremap = 25, msync = 26, dup = 32, dup2 = 33, sendfile = 40, connect = 42, bind = 49, execve = 59
     case shmdt = 67, fcntl = 72, flock = 73, fsync = 74, fdatasync = 75, truncate = 76, ftruncate = 77, getdents = 78
     case getcwd = 79, chdir = 80, fchdir = 81, rename = 82, mkdir = 83, rmdir = 84, creat = 85, link = 86, unlink = 87
     case symlink = 88, readlink = 89, chmod = 90, fchmod = 91, chown = 92, fchown = 93, lchown = 94, umask = 95

@@ -43,6 +43,18 @@ struct DashFSTests {
         }
     }
 
+    @Test("What is not there yet is refused with the documented errno, and never done to another file")
+    func limits() throws {
+        try withScratch { here in
+            let image = here.path + "/volume.img"
+            #expect(try run(dashfs.path, ["format", image, "--size", "64M"]).status == 0)
+            let limits = programs.appendingPathComponent("limits.py").path
+            let outcome = try run(dashfs.path, ["run", "--image", image, "--", "python3", limits, "/dash"])
+            #expect(outcome.status == 0, "\(outcome.output)")
+            #expect(try run(dashfs.path, ["check", image]).status == 0)
+        }
+    }
+
     @Test("What must hold after any interleaving of processes holds, and the volume is clean after it")
     func storm() throws {
         try withScratch { here in

@@ -46,6 +46,8 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .splice: return refuse(Descriptors.isFile(first) || Descriptors.isFile(third), ErrorNumber.invalid)
     case .vmsplice: return refuse(Descriptors.isFile(first), ErrorNumber.badDescriptor)
 
+    case .bind, .connect: return SocketNames.answer(number, frame, memory)
+
     // Descriptors.
     case .close: return DescriptorCalls.close(first)
     case .close_range: return DescriptorCalls.closeRange(frame)
@@ -149,7 +151,11 @@ private func refuse(_ isOurs: Bool, _ number: Int64) -> Int64? { isOurs ? -numbe
 private func changeDirectory(_ descriptor: Int64, _ frame: SystemCallFrame) -> Int64? {
     if Descriptors.isFile(descriptor) {
         return onFile(descriptor) { file in
-            guard let session = file.session else { return -ErrorNumber.badDescriptor }
+            guard let session = file.session else {
+                // A forked child, about to exec, that makes sure of where it is (find -exec): there it is already.
+                let isHere = WorkingDirectory.isOurs && file.isDirectory && file.inode == WorkingDirectory.inode
+                return isHere ? 0 : -ErrorNumber.badDescriptor
+            }
             guard let channel = session.acquire() else { return -ErrorNumber.io }
             defer { session.release(channel) }
             return WorkingDirectory.enter(file, session, channel)

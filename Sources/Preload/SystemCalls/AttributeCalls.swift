@@ -62,8 +62,8 @@ enum AttributeCalls {
         case .statfs, .fstatfs: return Statistics.load(channel, place, second, memory)
 
         // Names.
-        case .mkdir: return channel.mkdir(place, mode: word(frame.argument1) & 0o1777 & ~FileModeMask.value)
-        case .mkdirat: return channel.mkdir(place, mode: word(frame.argument2) & 0o1777 & ~FileModeMask.value)
+        case .mkdir: return channel.mkdir(place, mode: word(frame.argument1) & 0o1777 | FileModeMask.value << 16)
+        case .mkdirat: return channel.mkdir(place, mode: word(frame.argument2) & 0o1777 | FileModeMask.value << 16)
         case .mknod: return makeNode(channel, place, word(frame.argument1), third)
         case .mknodat: return makeNode(channel, place, word(frame.argument2), UInt64(bitPattern: frame.argument3))
         case .unlink: return channel.unlink(place)
@@ -117,7 +117,7 @@ enum AttributeCalls {
         let type = mode & 0o170000
         if type == 0o040000 { return WireCompletion(result: -1) }  // EPERM, before the path is looked at
         // Without a type it is a regular file; the device's number is 32 bits in the call.
-        let mode = (type == 0 ? 0o100000 : type) | mode & 0o7777 & ~FileModeMask.value
+        let mode = (type == 0 ? 0o100000 : type) | mode & 0o7777 | FileModeMask.value << 16
         return channel.mknod(place, mode: mode, device: device & 0xffff_ffff)
     }
 
@@ -130,7 +130,8 @@ enum AttributeCalls {
         return unsafe memory.copyOut(scratch.base, to: address, count: min(Int(completion.result), Int(capacity))) ? completion : efault
     }
 
-    fileprivate static func refuse(_ channel: Channel, _ place: Place, _ number: Int64, _ flags: UInt32 = 0) -> WireCompletion {
+    /// An errno for what is not done with files of ours, once it is known that the path exists.
+    static func refuse(_ channel: Channel, _ place: Place, _ number: Int64, _ flags: UInt32 = 0) -> WireCompletion {
         var answer = FileStatus()
         let completion = answer.load(channel, place, flags: flags)
         return completion.result < 0 ? completion : WireCompletion(result: -number)

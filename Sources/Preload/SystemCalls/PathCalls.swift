@@ -340,7 +340,7 @@ enum PathCalls {
                 return nil
             }
             let creates = flags & OpenFlags.create != 0 || flags & OpenFlags.temporary == OpenFlags.temporary
-            mode = creates ? mode & 0o7777 & ~FileModeMask.value : 0
+            mode = creates ? mode & 0o7777 | FileModeMask.value << 16 : 0
         }
     }
 

@@ -8,7 +8,7 @@
 public enum Opcode: UInt8, Sendable, CaseIterable {
     /// Nothing: measures the way there and back.
     case null
-    /// Path, `flags` as Linux open(2), `mode` (umask applied by the caller). Result: a handle. info0: inode number, info1: st_mode.
+    /// Path, `flags` as Linux open(2), `mode` (bits 16 to 24: the caller's umask, as in mkdir and mknod). Result: a handle. info0: inode number, info1: st_mode.
     case open
     case close
     /// `bufferLength` bytes to `buffer`, `offset` (-1: the description's own, which moves). Result: bytes.
@@ -127,6 +127,8 @@ public struct Timestamp: Sendable, Equatable {
     public var bufferLength: Int = 0
     /// The caller's own; returned in the completion.
     public var token: UInt64 = 0
+
+    var modeMask: UInt16 { UInt16(truncatingIfNeeded: mode >> 16) & 0o777 }
 
     @inlinable @inline(__always) public init(_ opcode: Opcode, session: SessionID) {
         self.opcode = opcode

@@ -262,7 +262,8 @@ extension Volume {
     }
 
     private func punch(_ inode: Inode, from: UInt64, to: UInt64, _ tx: Transaction) throws(Stop) {
-        if inode.mapping == InodeLayout.Mapping.inline && cache.find(inode.number, 0) < 0 {
+        // Inline bytes go even where a page lies over them, or they would be seen again when the page has gone.
+        if inode.mapping == InodeLayout.Mapping.inline {
             let end = min(to, UInt64(inode.inlineCount))
             if from < end { inode.inline.zero(Int(from), Int(end - from)) }
             if !cache.dirtyLists.contains(inode.number) { return }

@@ -41,6 +41,8 @@ extension Volume {
                 throw .missing
             }
         }
+        // It is read, and then written: within one file the order shows in its times.
+        if source.flags & OpenFlag.noAccessTime == 0 { try touchAccessTime(Int(source.core), tx) }
         let taken = try unsafe writeBytes(to, offset: writeAt, from: buffer, count: count, credentials: credentials(request), tx)
         if request.offset < 0 { try descriptionForWrite(source.slot, tx).offset = Int64(readAt + taken) }
         if request.offset2 < 0 { try descriptionForWrite(target.slot, tx).offset = Int64(writeAt + taken) }

@@ -3,7 +3,8 @@ extension Volume {
     static let maximumNodeLinks: UInt32 = 1_000_000_000
 
     /// A new inode, without a name. The group is the parent's where its set-group-id bit says so, and a directory inherits the bit.
-    func makeInode(in parent: Inode, mode: UInt16, credentials: Credentials, _ tx: Transaction) throws(Stop) -> Inode {
+    /// - Parameter mask: permissions that `mode` asks for and the inode does not get (umask).
+    func makeInode(in parent: Inode, mode: UInt16, mask: UInt16, credentials: Credentials, _ tx: Transaction) throws(Stop) -> Inode {
         if isReadOnly { throw .errno(Errno.readOnly) }
         let inode = try allocateInode(near: parent.number, isDirectory: mode & Mode.typeMask == Mode.directory, tx)
         var mode = mode
@@ -16,13 +17,14 @@ extension Volume {
                 mode &= ~Mode.setGroup
             }
         }
-        inode.initialize(mode: mode, user: credentials.user, group: group, now: now, generation: inode.generation &+ 1)
+        // The mask comes last, as in Linux: whether a set-group-ID bit stays is decided by what was asked for.
+        inode.initialize(mode: mode & ~mask, user: credentials.user, group: group, now: now, generation: inode.generation &+ 1)
         return inode
     }
 
     /// A new inode with its first name. The parent's permission has been checked.
-    func createInode(in parent: Inode, name: Name, mode: UInt16, credentials: Credentials, _ tx: Transaction) throws(Stop) -> Inode {
-        let inode = try makeInode(in: parent, mode: mode, credentials: credentials, tx)
+    func createInode(in parent: Inode, name: Name, mode: UInt16, mask: UInt16 = 0, credentials: Credentials, _ tx: Transaction) throws(Stop) -> Inode {
+        let inode = try makeInode(in: parent, mode: mode, mask: mask, credentials: credentials, tx)
         inode.links = mode & Mode.typeMask == Mode.directory ? 2 : 1
         let directory = try inodeForWrite(parent.number, tx)
         try addEntry(name, inode: inode.number, type: mode & Mode.typeMask, to: directory, tx)
@@ -49,7 +51,8 @@ extension Volume {
         let (resolution, parent) = try resolveNew(request, directory: true, tx)
         guard parent.links < Volume.maximumNodeLinks else { throw .errno(Errno.tooManyLinks) }
         let inode = try createInode(
-            in: parent, name: resolution.name, mode: Mode.directory | UInt16(request.mode & 0o1777), credentials: credentials(request), tx)
+            in: parent, name: resolution.name, mode: Mode.directory | UInt16(request.mode & 0o1777), mask: request.modeMask,
+            credentials: credentials(request), tx)
         inode.parent = parent.number
         try inodeForWrite(parent.number, tx).links += 1
         return Outcome(0, inode.number)
@@ -65,7 +68,7 @@ extension Volume {
         let isDevice = type == Mode.blockDevice || type == Mode.characterDevice
         if isDevice && !credentials(request).isPrivileged { throw .errno(Errno.perm) }
         let inode = try createInode(
-            in: parent, name: resolution.name, mode: type | UInt16(request.mode & 0o7777), credentials: credentials(request), tx)
+            in: parent, name: resolution.name, mode: type | UInt16(request.mode & 0o7777), mask: request.modeMask, credentials: credentials(request), tx)
         if isDevice { inode.device = request.argument }
         return Outcome(0, inode.number)
     }

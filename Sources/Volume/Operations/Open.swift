@@ -15,7 +15,7 @@ extension Volume {
             guard creating else { throw resolution.absence }
             let parent = try requireRoom(for: resolution, who)
             let file = try createInode(
-                in: parent, name: resolution.name, mode: Mode.regular | UInt16(request.mode & 0o7777), credentials: who, tx)
+                in: parent, name: resolution.name, mode: Mode.regular | UInt16(request.mode & 0o7777), mask: request.modeMask, credentials: who, tx)
             // A file that this call created may be opened for anything, whatever its mode says.
             return try install(request, file, tx)
         }
@@ -60,7 +60,7 @@ extension Volume {
         let who = credentials(request)
         guard who.may(Access.write | Access.execute, parent) else { throw .errno(Errno.access) }
         if isReadOnly { throw .errno(Errno.readOnly) }
-        let file = try makeInode(in: parent, mode: Mode.regular | UInt16(request.mode & 0o7777), credentials: who, tx)
+        let file = try makeInode(in: parent, mode: Mode.regular | UInt16(request.mode & 0o7777), mask: request.modeMask, credentials: who, tx)
         try addOrphan(file.number, kind: OrphanKind.unlinked, from: 0, count: 0, tx)
         let outcome = try install(request, file, tx)
         try coreForWrite(file, tx).flags |= CoreInode.Flag.orphan

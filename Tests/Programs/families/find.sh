@@ -19,6 +19,7 @@ equal "-user" "$(find "$T/in" ! -user "$(id -un)" | wc -l)" "$(find "$SOURCE" ! 
 find -L "$T/in" -name types.h 2>&1 | grep -c 'loop detected'
 equal "-exec +" "$(find "$T/in" -type f -exec cat {} + | wc -c)" "$(find "$SOURCE" -type f -exec cat {} + | wc -c)"
 equal "-exec ;" "$(find "$T/in" -maxdepth 1 -name 'a*.h' -exec wc -c {} \; | awk '{print $1}' | sort | tr '\n' ,)" "$(find "$SOURCE" -maxdepth 1 -name 'a*.h' -exec wc -c {} \; | awk '{print $1}' | sort | tr '\n' ,)"
+equal "-exec from where it is" "$(cd "$T/in" && find . -maxdepth 1 -name types.h -exec cat {} \; | sha256sum)" "$(sha256sum <"$SOURCE/types.h")"
 equal "xargs" "$(find "$T/in" -type f -print0 | xargs -0 -P 2 -n 40 sha256sum | cut -d' ' -f1 | sort | sha256sum)" "$(find "$SOURCE" -type f -print0 | xargs -0 sha256sum | cut -d' ' -f1 | sort | sha256sum)"
 equal "many" "$(find "$T/many" -type f | wc -l)" 500
 check "-delete" find "$T/many" -name '*7*' -delete

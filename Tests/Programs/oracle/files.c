@@ -240,7 +240,9 @@ void op_seek_hole(void) {
         lseek(fd, before, SEEK_SET);
     }
     // Sample what was called a hole: its beginning and its end.
-    bool zero = true, readable = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_WRONLY;
+    int mode = fcntl(fd, F_GETFL) & O_ACCMODE;
+    bool zero = true, readable = mode == O_RDONLY || mode == O_RDWR;
+    if (readable && pread(fd, buffer, 1, 0) < 0) readable = false;  // moves the atime, however many holes there are to sample
     for (int end = 0; readable && end < 2 && from < to; end++) {
         size_t count = to - from < 1 << 16 ? (size_t)(to - from) : 1 << 16;
         ssize_t n = pread(fd, buffer, count, end ? to - (off_t)count : from);
