@@ -1,8 +1,9 @@
 # DashFS. `make help` lists the targets.
 CONFIG ?= release
 PREFIX ?= /usr/local
+VERSION = 0.1.0
 BUILT = .build/$(CONFIG)
-PACKAGES = liburing-dev pkg-config gcc libc6-dev binutils linux-libc-dev strace valgrind fio sqlite3 libsqlite3-dev python3 \
+PACKAGES = liburing-dev pkg-config gcc g++ libc6-dev binutils linux-libc-dev strace valgrind fio sqlite3 libsqlite3-dev python3 \
 	tar gzip bzip2 xz-utils diffutils findutils patch
 
 .PHONY: help
@@ -44,8 +45,12 @@ install: build ## the program, its libraries and the C header, under PREFIX
 	install -D -m 644 $(BUILT)/libdashfs-c.so $(DESTDIR)$(PREFIX)/lib/libdashfs.so.1
 	ln -sf libdashfs.so.1 $(DESTDIR)$(PREFIX)/lib/libdashfs.so
 	install -D -m 644 include/dashfs.h $(DESTDIR)$(PREFIX)/include/dashfs.h
-	@mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	@mkdir -p $(addprefix $(DESTDIR)$(PREFIX)/,lib/pkgconfig share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d)
+	printf '%s\n' 'prefix=$(PREFIX)' 'Name: dashfs' 'Description: files of a DashFS server, through shared memory' 'Version: $(VERSION)' \
+		'Libs: -L$${prefix}/lib -ldashfs' 'Cflags: -I$${prefix}/include' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/dashfs.pc
 	$(BUILT)/dashfs --generate-completion-script bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/dashfs
+	$(BUILT)/dashfs --generate-completion-script zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dashfs
+	$(BUILT)/dashfs --generate-completion-script fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dashfs.fish
 
 .PHONY: clean
 clean: ## removes what was built

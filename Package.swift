@@ -75,6 +75,7 @@ let package = Package(
         .executableTarget(
             name: "dashfs-instructions", dependencies: ["Server", "Client", "Volume", "TestSupport", .product(name: "Logging", package: "swift-log")],
             path: "Benchmarks/Instructions", swiftSettings: ordinary),
+        .executableTarget(name: "example-records", dependencies: ["DashFS"], path: "Examples/Swift", swiftSettings: ordinary),
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
         .testTarget(
             name: "InterceptionTests", dependencies: ["Interception"], exclude: ["Programs"], swiftSettings: ordinary),

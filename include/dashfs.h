@@ -27,8 +27,8 @@ extern "C" {
 
 /* ---- Connection ---- */
 
-/* dashfs_connect - connects this process to the server that listens at `socket_path` (NULL: $DASHFS_SOCKET, else /run/dashfs.sock). A connection that
- * exists is replaced, and its descriptors are closed. Not to be called while another thread is in a dashfs_ call.
+/* dashfs_connect - connects this process to the server that listens at `socket_path` (NULL: $DASHFS_SOCKET, else that of the user's own
+ * server, $XDG_RUNTIME_DIR/dashfs.sock, else the system's, /run/dashfs/dashfs.sock). A connection that exists is replaced, and its descriptors are closed. Not to be called while another thread is in a dashfs_ call.
  * Returns 0, or -1 with errno:
  *   ENOENT, ECONNREFUSED  nobody listens there
  *   EACCES                the server does not serve this user
@@ -131,12 +131,27 @@ ssize_t dashfs_readlink(const char *path, char *buffer, size_t size);
 /* dashfs_getdents64 - getdents64(2) on an open directory: struct dirent64 records, as many as fit; 0 at the end. dashfs_lseek(fd, 0, SEEK_SET) rewinds. */
 ssize_t dashfs_getdents64(int fd, void *buffer, size_t size);
 
-/* ---- Extended attributes: getxattr(2), setxattr(2) (XATTR_CREATE 1, XATTR_REPLACE 2), listxattr(2), removexattr(2) ---- */
+/* ---- Extended attributes ----
+ *
+ * dashfs_getxattr - getxattr(2): the value's size or -1; with `size` 0 nothing is written. ERANGE: it does not fit; ENODATA: there is none.
+ * dashfs_setxattr - setxattr(2): `flags` 0, XATTR_CREATE (1: EEXIST where there is one), XATTR_REPLACE (2: ENODATA where there is none). ENOSPC: all attributes of a file have
+ *   64 KiB. EOPNOTSUPP: a name that does not begin with user., trusted. (root) or security.
+ * dashfs_listxattr - listxattr(2): the names, each with its NUL; their size in all.
+ * dashfs_removexattr - removexattr(2).
+ * l: a symbolic link at the end is not followed. f: of an open file. */
 
 ssize_t dashfs_getxattr(const char *path, const char *name, void *value, size_t size);
 int dashfs_setxattr(const char *path, const char *name, const void *value, size_t size, int flags);
 ssize_t dashfs_listxattr(const char *path, char *list, size_t size);
 int dashfs_removexattr(const char *path, const char *name);
+ssize_t dashfs_lgetxattr(const char *path, const char *name, void *value, size_t size);
+int dashfs_lsetxattr(const char *path, const char *name, const void *value, size_t size, int flags);
+ssize_t dashfs_llistxattr(const char *path, char *list, size_t size);
+int dashfs_lremovexattr(const char *path, const char *name);
+ssize_t dashfs_fgetxattr(int fd, const char *name, void *value, size_t size);
+int dashfs_fsetxattr(int fd, const char *name, const void *value, size_t size, int flags);
+ssize_t dashfs_flistxattr(int fd, char *list, size_t size);
+int dashfs_fremovexattr(int fd, const char *name);
 
 /* ---- Locks ---- */
 

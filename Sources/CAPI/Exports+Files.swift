@@ -4,11 +4,13 @@ import CSystem
 
 @c(dashfs_connect)
 public func dashfs_connect(_ socket: UnsafePointer<CChar>?) -> Int32 {
-    guard let socket = unsafe socket ?? dashfs_environment("DASHFS_SOCKET") else {
-        let standard: StaticString = "/run/dashfs.sock"
-        return returned32(unsafe connected(PathBytes(standard.utf8Start, count: standard.utf8CodeUnitCount)))
-    }
-    return returned32(unsafe connected(PathBytes(terminated: socket)))
+    if let socket = unsafe socket { return returned32(unsafe connected(PathBytes(terminated: socket))) }
+    return returned32(
+        unsafe withUnsafeTemporaryAllocation(byteCount: 256, alignment: 1) { buffer in
+            guard let path = buffer.baseAddress else { return -ErrorNumber.noMemory }
+            let count = unsafe dashfs_find_socket(path.assumingMemoryBound(to: CChar.self), buffer.count)
+            return unsafe count > 0 ? connected(PathBytes(path, count: count)) : -ErrorNumber.nameTooLong
+        })
 }
 
 private func connected(_ path: PathBytes) -> Int64 {

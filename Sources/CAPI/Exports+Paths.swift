@@ -163,36 +163,3 @@ public func dashfs_statfs(_ path: UnsafePointer<CChar>?, _ statistics: UnsafeMut
     let result = unsafe onPath(currentDirectory, path) { unsafe $0.statfs($1, into: statistics, capacity: 120) }
     return returned32(min(result, 0))
 }
-
-// MARK: Extended attributes
-
-@c(dashfs_getxattr)
-public func dashfs_getxattr(
-    _ path: UnsafePointer<CChar>?, _ name: UnsafePointer<CChar>?, _ value: UnsafeMutableRawPointer?, _ size: Int
-) -> Int {
-    guard let name = unsafe name else { return returned(-14) }
-    return returned(
-        unsafe onPath(currentDirectory, path) { unsafe $0.getxattr($1, name: PathBytes(terminated: name), into: value, capacity: size) })
-}
-
-@c(dashfs_setxattr)
-public func dashfs_setxattr(
-    _ path: UnsafePointer<CChar>?, _ name: UnsafePointer<CChar>?, _ value: UnsafeRawPointer?, _ size: Int, _ flags: Int32
-) -> Int32 {
-    guard let name = unsafe name, size >= 0 else { return returned32(-14) }
-    return returned32(
-        unsafe onPath(currentDirectory, path) {
-            unsafe $0.setxattr($1, name: PathBytes(terminated: name), value: value, count: size, flags: UInt32(bitPattern: flags) & 3)
-        })
-}
-
-@c(dashfs_listxattr)
-public func dashfs_listxattr(_ path: UnsafePointer<CChar>?, _ list: UnsafeMutableRawPointer?, _ size: Int) -> Int {
-    returned(unsafe onPath(currentDirectory, path) { unsafe $0.listxattr($1, into: list, capacity: size) })
-}
-
-@c(dashfs_removexattr)
-public func dashfs_removexattr(_ path: UnsafePointer<CChar>?, _ name: UnsafePointer<CChar>?) -> Int32 {
-    guard let name = unsafe name else { return returned32(-14) }
-    return returned32(unsafe onPath(currentDirectory, path) { unsafe $0.removexattr($1, name: PathBytes(terminated: name)) })
-}

@@ -38,21 +38,16 @@ extension Channel {
 
     /// A read into `dataArea`, without the copy out of it. `count` <= `dataCapacity`.
     @inline(__always)
-    public func readInPlace(_ handle: Int32, count: Int, offset: Int64 = -1) -> Int64 {
-        guard count >= 0 else { return -ErrorNumber.invalid }
-        var request = WireRequest(.read)
-        request.handle = handle
-        request.offset = offset
-        request.bufferOffset = Channel.dataOffset
-        request.bufferLength = UInt32(truncatingIfNeeded: min(count, dataCapacity))
-        return call(&request).result
-    }
+    public func readInPlace(_ handle: Int32, count: Int, offset: Int64 = -1) -> Int64 { transfer(.read, handle, count, offset) }
 
     /// A write of what is in `dataArea` already.
     @inline(__always)
-    public func writeInPlace(_ handle: Int32, count: Int, offset: Int64 = -1) -> Int64 {
+    public func writeInPlace(_ handle: Int32, count: Int, offset: Int64 = -1) -> Int64 { transfer(.write, handle, count, offset) }
+
+    @inline(__always)
+    private func transfer(_ opcode: WireOpcode, _ handle: Int32, _ count: Int, _ offset: Int64) -> Int64 {
         guard count >= 0 else { return -ErrorNumber.invalid }
-        var request = WireRequest(.write)
+        var request = WireRequest(opcode)
         request.handle = handle
         request.offset = offset
         request.bufferOffset = Channel.dataOffset

@@ -81,7 +81,7 @@ import CSystem
     }
 
     /// The channel of the calling thread where it is free, else another, else a new one. Release it after the call.
-    /// nil: this process is a forked child of the one that connected, or the server is gone, or it gives no more channels.
+    /// Where the server gives no more, one of those there are, when it is free. nil: this process is a forked child of the one that connected, or the server is gone.
     @inline(__always)
     public func acquire() -> Channel? {
         let hint = dashfs_thread_hint()
@@ -158,7 +158,7 @@ import CSystem
                 continue
             }
             defer { unsafe dashfs_store32_release(base + SessionState.addLock, 0) }
-            if count == SessionState.channelLimit {
+            if unsafe count == SessionState.channelLimit || dashfs_load32(base + SessionState.isFull) != 0 {
                 dashfs_yield()
                 continue
             }
@@ -167,7 +167,9 @@ import CSystem
                 dashfs_set_thread_hint(index)
                 return channel(index)
             } catch {
-                return nil
+                // At a limit of the server's those that there are are taken in turns.
+                guard count > 0, error.number == ErrorNumber.tooManyFiles || error.number == ErrorNumber.noMemory else { return nil }
+                unsafe dashfs_store32(base + SessionState.isFull, 1)
             }
         }
     }

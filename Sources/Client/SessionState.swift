@@ -6,7 +6,7 @@ import CSystem
 
 /// Private memory of a session and its channels: one anonymous mapping, so that nothing here needs an allocator.
 ///
-/// Invariant: everything but the atomic words (`busy`, `addLock`, `channelCount`) is written by the thread that holds the channel, or under
+/// Invariant: everything but the atomic words (`busy`, `addLock`, `channelCount`, `isFull`) is written by the thread that holds the channel, or under
 /// `addLock`. The mapping is copied by fork like any private memory; the shared segments are not (MADV_DONTFORK), and the word at `aliveWord`,
 /// which the kernel zeroes in a child, tells the two apart.
 ///
@@ -23,6 +23,8 @@ import CSystem
 
     static let addLock = 2048
     static let channelCount = 2112
+    /// 1: the server has refused a further channel.
+    static let isFull = 2176
     static let channels = 4096
     static let channelBytes = 1024
     static let channelLimit: UInt32 = 256

@@ -11,7 +11,7 @@ extension FileSystem {
         request.flags = options.rawValue
         request.mode = permissions
         let answer = try await ask("open", request, path)
-        return File(handle: Int32(truncatingIfNeeded: answer.completion.result), volume: self)
+        return File(handle: Int32(truncatingIfNeeded: answer.completion.result), volume: self, options)
     }
 
     /// stat(2), or lstat(2) where symbolic links are not followed.
@@ -78,36 +78,45 @@ extension FileSystem {
 }
 
 extension File {
-    /// At most `count` bytes from `offset`; fewer at the end of the file.
+    /// At most `count` bytes from `offset`; fewer at the end of the file. All of its pieces are in the ring together.
     public func read(upTo count: Int, at offset: Int64) async throws(FileError) -> [UInt8] {
         guard count >= 0, offset >= 0 else { throw FileError(.invalidArgument, "pread") }
         var bytes: [UInt8] = []
-        while bytes.count < count || count == 0 {
-            var question = AsyncEngine.Question(request: WireRequest(.read))
-            question.request.handle = handle
-            question.request.offset = offset + Int64(bytes.count)
-            question.answerBytes = min(count - bytes.count, AsyncEngine.sliceBytes)
-            let answer = await volume.engine.ask(question)
+        for answer in await volume.engine.askAll(pieces(.read, count, at: offset)) {
             if answer.completion.result < 0 { throw FileError(result: answer.completion.result, "pread") }
             bytes += answer.bytes
-            if answer.bytes.count < question.answerBytes || count == 0 { break }
+            if answer.bytes.count < AsyncEngine.sliceBytes { break }
         }
         return bytes
     }
 
-    /// All of `bytes` at `offset`, or an error.
+    /// All of `bytes` at `offset`, or an error; then some of them may have been written. All pieces are in the ring together, one after the other where the file appends.
     public func write(_ bytes: [UInt8], at offset: Int64) async throws(FileError) {
         guard offset >= 0 else { throw FileError(.invalidArgument, "pwrite") }
-        var done = 0
-        while done < bytes.count {
-            var question = AsyncEngine.Question(request: WireRequest(.write))
+        var questions = pieces(.write, bytes.count, at: offset)
+        for (number, start) in stride(from: 0, to: bytes.count, by: AsyncEngine.sliceBytes).enumerated() {
+            questions[number].payload = Array(bytes[start..<min(start + AsyncEngine.sliceBytes, bytes.count)])
+        }
+        if isAppending {
+            for question in questions { try File.check(question, await volume.engine.ask(question)) }
+        } else {
+            for (question, answer) in zip(questions, await volume.engine.askAll(questions)) { try File.check(question, answer) }
+        }
+    }
+
+    private static func check(_ question: AsyncEngine.Question, _ answer: AsyncEngine.Answer) throws(FileError) {
+        if answer.completion.result < 0 { throw FileError(result: answer.completion.result, "pwrite") }
+        // A short write is where space ended.
+        if answer.completion.result < question.payload.count { throw FileError(.noSpace, "pwrite") }
+    }
+
+    private func pieces(_ opcode: WireOpcode, _ count: Int, at offset: Int64) -> [AsyncEngine.Question] {
+        stride(from: 0, to: count, by: AsyncEngine.sliceBytes).map { start in
+            var question = AsyncEngine.Question(request: WireRequest(opcode))
             question.request.handle = handle
-            question.request.offset = offset + Int64(done)
-            question.payload = Array(bytes[done..<min(done + AsyncEngine.sliceBytes, bytes.count)])
-            let answer = await volume.engine.ask(question)
-            if answer.completion.result < 0 { throw FileError(result: answer.completion.result, "pwrite") }
-            if answer.completion.result == 0 { throw FileError(.noSpace, "pwrite") }
-            done += Int(answer.completion.result)
+            question.request.offset = offset &+ Int64(start)
+            if opcode == .read { question.answerBytes = min(count - start, AsyncEngine.sliceBytes) }
+            return question
         }
     }
 

@@ -72,6 +72,20 @@ final class AsyncEngine: Sendable {
         }
     }
 
+    /// Sends all of them, as many at once as the ring takes, and suspends until all are answered; the answers in the order of the questions.
+    func askAll(_ questions: [Question]) async -> [Answer] {
+        if questions.count == 1 { return [await ask(questions[0])] }
+        return await withTaskGroup(of: (Int, Answer).self) { group in
+            for (number, question) in questions.enumerated() { group.addTask { (number, await self.ask(question)) } }
+            var answers = [Answer?](repeating: nil, count: questions.count)
+            for await (number, answer) in group { answers[number] = answer }
+            return answers.compactMap { $0 }
+        }
+    }
+
+    /// Requests in the ring that have not been answered.
+    var underWay: Int { state.withLock { $0.busy.nonzeroBitCount } }
+
     /// Gets a channel and a thread at the first request.
     private func start(_ state: inout State) -> Bool {
         if state.ended { return false }

@@ -1,5 +1,6 @@
 import CSystem
 import Client
+import Synchronization
 import Wire
 
 /// Many requests in the ring at once: put them together, run them, look at what each gave.
@@ -15,6 +16,8 @@ public struct Batch: ~Copyable {
     /// Names a request of this batch.
     public struct Ticket: Sendable, Equatable {
         let index: Int
+        /// Which filling of which batch it belongs to.
+        let filling: UInt64
     }
 
     private struct Entry {
@@ -29,10 +32,17 @@ public struct Batch: ~Copyable {
     private let channel: Channel
     private var entries: [Entry] = []
     private var dataUsed = 0
+    private var filling: UInt64
+    private static let fillings = Atomic<UInt64>(0)
+    private static func nextFilling() -> UInt64 { fillings.add(1, ordering: .relaxed).newValue }
+
+    /// Requests that are in the ring and not answered yet, as far as has been looked.
+    public var underWay: Int { channel.tagsUnderWay }
 
     init(volume: FileSystem, channel: Channel) {
         self.volume = volume
         self.channel = channel
+        filling = Batch.nextFilling()
     }
 
     deinit {
@@ -95,8 +105,10 @@ public struct Batch: ~Copyable {
     }
 
     /// What the call would have returned: bytes for reads and writes, else 0.
+    /// - Throws: the call's error; `.resourceBusy` before `run`; `.invalidArgument` for a ticket of another batch, or of before `reset`.
     @discardableResult
     public func result(of ticket: Ticket) throws(FileError) -> Int {
+        guard ticket.filling == filling else { throw FileError(.invalidArgument, "batch") }
         let entry = entries[ticket.index]
         guard let completion = entry.completion else { throw FileError(.resourceBusy, "batch") }
         if completion.result == WireCompletion.escape { throw FileError(.crossesVolumes, entry.operation) }
@@ -123,6 +135,7 @@ public struct Batch: ~Copyable {
         run()
         entries.removeAll(keepingCapacity: true)
         dataUsed = 0
+        filling = Batch.nextFilling()
     }
 
     private mutating func add(
@@ -151,7 +164,7 @@ public struct Batch: ~Copyable {
         // The next one's data on a cache line of its own.
         dataUsed = min(dataUsed + (dataCount + 63) & ~63, channel.dataCapacity)
         channel.submit(request)
-        return Ticket(index: entries.count - 1)
+        return Ticket(index: entries.count - 1, filling: filling)
     }
 }
 

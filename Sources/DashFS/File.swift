@@ -30,7 +30,7 @@ extension FileSystem {
             let completion = channel.open(place, flags: options.rawValue, mode: permissions)
             return (completion, Int32(truncatingIfNeeded: completion.result))
         }
-        return File(handle: handle, volume: self)
+        return File(handle: handle, volume: self, options)
     }
 }
 
@@ -41,10 +41,13 @@ public struct File: ~Copyable, Sendable {
     /// -1 once it is closed.
     private(set) var handle: Int32
     public let volume: FileSystem
+    /// Its writes go to the end of the file, wherever they are meant for: their order is their place.
+    let isAppending: Bool
 
-    init(handle: Int32, volume: FileSystem) {
+    init(handle: Int32, volume: FileSystem, _ options: OpenOptions) {
         self.handle = handle
         self.volume = volume
+        isAppending = options.contains(.append)
     }
 
     deinit {
@@ -84,7 +87,7 @@ public struct File: ~Copyable, Sendable {
             unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, used in
                 guard let base = buffer.baseAddress else { return }
                 result = unsafe channel.read(handle, into: base, count: count, offset: offset ?? -1)
-                used = Int(max(result, 0))
+                used = min(Int(max(result, 0)), count)
             }
         }
         if result < 0 { throw FileError(result: result, "pread") }
@@ -121,7 +124,7 @@ public struct File: ~Copyable, Sendable {
     public func write(_ bytes: [UInt8], at offset: Int64? = nil) throws(FileError) {
         var done = 0
         while done < bytes.count {
-            let written = unsafe try write(bytes.span.bytes.extracting(droppingFirst: done), at: offset.map { $0 + Int64(done) })
+            let written = unsafe try write(bytes.span.bytes.extracting(droppingFirst: done), at: offset.map { $0 &+ Int64(done) })
             if written == 0 { throw FileError(.noSpace, "pwrite") }
             done += written
         }
@@ -143,11 +146,25 @@ public struct File: ~Copyable, Sendable {
         try check("lseek") { $0.seek(handle, offset: offset, whence: whence.rawValue) }
     }
 
-    /// fallocate(2): `mode` as FALLOC_FL_*.
-    public func allocate(_ range: Range<Int64>, mode: UInt32 = 0) throws(FileError) {
+    /// What `allocate` does with a range of bytes; the numbers are fallocate(2)'s.
+    public enum Allocation: UInt32, Sendable {
+        /// Space is reserved: writes there do not fail for lack of it. The file grows to the range's end.
+        case reserve = 0
+        /// The same, and the size stays.
+        case reserveKeepingSize = 1
+        /// The range reads as zeros and takes no space; the size stays.
+        case punchHole = 3
+        /// The range reads as zeros and has its space.
+        case zero = 16
+        case zeroKeepingSize = 17
+    }
+
+    /// fallocate(2).
+    /// - Throws: `.noSpace`, `.fileTooLarge`, `.badDescriptor` where the file is not open for writing.
+    public func allocate(_ range: Range<Int64>, _ allocation: Allocation = .reserve) throws(FileError) {
         guard range.lowerBound >= 0 else { throw FileError(.invalidArgument, "fallocate") }
         try check("fallocate") {
-            $0.fallocate(handle, mode: mode, offset: range.lowerBound, length: UInt64(range.upperBound - range.lowerBound))
+            $0.fallocate(handle, mode: allocation.rawValue, offset: range.lowerBound, length: UInt64(range.upperBound - range.lowerBound))
         }
     }
 
@@ -216,24 +233,53 @@ public struct File: ~Copyable, Sendable {
 
     public enum LockKind: UInt32, Sendable { case shared = 0, exclusive = 1 }
 
-    /// fcntl(2) F_SETLKW, or F_SETLK where `waiting` is false (`.resourceBusy`, EAGAIN or EACCES where somebody holds it). The whole file where `range` is nil.
-    public func lock(_ kind: LockKind, _ range: Range<Int64>? = nil, waiting: Bool = true) throws(FileError) {
-        try check("fcntl") {
-            $0.lock(
-                handle, command: waiting ? 7 : 6, type: kind.rawValue, offset: range?.lowerBound ?? 0,
-                length: range.map { UInt64(max(0, $0.upperBound - $0.lowerBound)) } ?? 0
-            ).result
-        }
+    /// A lock that stands in the way of one that was asked about.
+    public struct LockConflict: Sendable, Equatable {
+        public var kind: LockKind
+        /// To `Int64.max`: to the end of the file, wherever that is.
+        public var range: Range<Int64>
+        /// The process that holds it.
+        public var process: Int32
     }
 
-    public func unlock(_ range: Range<Int64>? = nil) throws(FileError) {
-        try check("fcntl") {
-            $0.lock(
-                handle, command: 6, type: 2, offset: range?.lowerBound ?? 0,
-                length: range.map { UInt64(max(0, $0.upperBound - $0.lowerBound)) } ?? 0
-            ).result
-        }
+    /// A record lock of this process (fcntl(2) F_SETLKW, or F_SETLK where `waiting` is false). It ends with `unlock`, with the closing of any descriptor that this process has of
+    /// the file, and with the process.
+    /// - Parameter range: bytes; nil: the whole file, however it grows.
+    /// - Throws: `.wouldBlock`: another process holds it, and `waiting` is false. `.deadlock`: it would wait for ever. `.interrupted`: by a signal. `.noLocks`.
+    public func lock(_ kind: LockKind, _ range: Range<Int64>? = nil, waiting: Bool = true) throws(FileError) {
+        _ = try recordLock(waiting ? 7 : 6, kind.rawValue, range)
     }
+
+    /// Gives a range back, or everything.
+    public func unlock(_ range: Range<Int64>? = nil) throws(FileError) { _ = try recordLock(6, 2, range) }
+
+    /// What would keep this process from that lock (fcntl(2) F_GETLK); nil: nothing.
+    public func conflict(with kind: LockKind, _ range: Range<Int64>? = nil) throws(FileError) -> LockConflict? {
+        let answer = try recordLock(5, kind.rawValue, range)
+        guard let kind = LockKind(rawValue: UInt32(truncatingIfNeeded: answer.info0)) else { return nil }
+        let start = Int64(clamping: answer.info1)
+        let end = answer.info2 == 0 ? Int64.max : start &+ Int64(clamping: answer.info2)
+        return LockConflict(kind: kind, range: start..<max(start, end), process: Int32(truncatingIfNeeded: answer.result))
+    }
+
+    private func recordLock(_ command: UInt32, _ type: UInt32, _ range: Range<Int64>?) throws(FileError) -> WireCompletion {
+        guard range.map({ $0.lowerBound >= 0 && !$0.isEmpty }) ?? true else { throw FileError(.invalidArgument, "fcntl") }
+        let completion = try volume.withChannel("fcntl") {
+            $0.lock(
+                handle, command: command, type: type, offset: range?.lowerBound ?? 0,
+                length: range.map { UInt64($0.upperBound - $0.lowerBound) } ?? 0)
+        }
+        if completion.result < 0 { throw FileError(result: completion.result, "fcntl") }
+        return completion
+    }
+
+    /// flock(2): a lock of this open file, apart from record locks. It ends with `unlockWhole` and with the file.
+    /// - Throws: `.wouldBlock`: somebody holds it, and `waiting` is false. `.interrupted`.
+    public func lockWhole(_ kind: LockKind, waiting: Bool = true) throws(FileError) {
+        try check("flock") { $0.flock(handle, operation: (kind == .shared ? 1 : 2) | (waiting ? 0 : 4)) }
+    }
+
+    public func unlockWhole() throws(FileError) { try check("flock") { $0.flock(handle, operation: 8) } }
 
     @discardableResult
     private func check(_ operation: StaticString, _ body: (Channel) -> Int64) throws(FileError) -> Int64 {

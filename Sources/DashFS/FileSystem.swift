@@ -1,9 +1,10 @@
+import CSystem
 import Client
 import Wire
 
 /// A DashFS volume that a server on this machine serves, reached through shared memory.
 ///
-///     let volume = try FileSystem.connect(socket: "/run/dashfs.sock")
+///     let volume = try FileSystem.connect()
 ///     let file = try volume.open("/notes.txt", [.readWrite, .create])
 ///     try file.write(text.utf8.span.bytes, at: 0)
 ///     try file.synchronize()
@@ -15,12 +16,12 @@ public final class FileSystem: Sendable {
     let session: Session
     let engine: AsyncEngine
 
-    /// Connects to the server that listens at `path`.
+    /// Connects to the server that listens at `path`; nil: at DASHFS_SOCKET, else where the user's own server listens, else at the system's (`docs/COMMANDS.md`).
     /// - Parameter prefix: where unmodified programs see the volume (`dashfs run --at`), for absolute symbolic links; empty: they start at the volume's root.
     /// - Throws: `.noSuchFile`, `.refused`: nobody listens there. `.permissionDenied`: the server does not serve this user.
     ///   `.versionMismatch`: it speaks another protocol version.
-    public static func connect(socket path: String, prefix: String = "/dash") throws(FileError) -> FileSystem {
-        var path = path
+    public static func connect(socket path: String? = nil, prefix: String = "/dash") throws(FileError) -> FileSystem {
+        var path = path ?? standardSocket
         let prefix = Array(prefix.utf8)
         let connected = path.withUTF8 { bytes -> Result<Session, ErrorCode> in
             guard let base = bytes.baseAddress else { return .failure(ErrorCode(number: FileError.Code.noSuchFile.rawValue)) }
@@ -39,7 +40,17 @@ public final class FileSystem: Sendable {
         }
     }
 
-    init(session: Session) {
+    private static var standardSocket: String {
+        unsafe withUnsafeTemporaryAllocation(byteCount: 256, alignment: 1) { buffer in
+            let count = unsafe buffer.baseAddress.map { unsafe dashfs_find_socket($0.assumingMemoryBound(to: CChar.self), buffer.count) } ?? 0
+            return unsafe String(decoding: buffer.prefix(count), as: UTF8.self)
+        }
+    }
+
+    /// Requests of tasks that are in the ring and not answered.
+    public var requestsUnderWay: Int { engine.underWay }
+
+    package init(session: Session) {
         self.session = session
         engine = AsyncEngine(session: session)
     }
@@ -68,6 +79,22 @@ public final class FileSystem: Sendable {
             _ = try status(of: path)
             return true
         } catch where error.code == .noSuchFile || error.code == .notDirectory { return false }
+    }
+
+    public struct Access: OptionSet, Sendable {
+        public let rawValue: UInt32
+        public init(rawValue: UInt32) { self.rawValue = rawValue }
+        public static let execute = Access(rawValue: 1)
+        public static let write = Access(rawValue: 2)
+        public static let read = Access(rawValue: 4)
+    }
+
+    /// access(2), for the identity that connected: whether all of that is allowed; false also where there is no such file.
+    public func allows(_ access: Access, on path: some PathRepresentable) throws(FileError) -> Bool {
+        do {
+            try onPath("access", path) { channel, place in (channel.access(place, mode: access.rawValue, flags: 0), ()) }
+            return true
+        } catch where error.code == .permissionDenied || error.code == .noSuchFile || error.code == .readOnly { return false }
     }
 
     /// mkdir(2).
@@ -201,13 +228,19 @@ public final class FileSystem: Sendable {
         }
     }
 
+    /// What becomes of a value that is there already, or is not; the numbers are setxattr(2)'s.
+    public enum AttributeReplacement: UInt32, Sendable { case whatever = 0, mustBeNew = 1, mustExist = 2 }
+
     /// setxattr(2).
-    public func setExtendedAttribute(_ name: String, to value: [UInt8], of path: some PathRepresentable) throws(FileError) {
+    /// - Throws: `.fileExists`, `.noAttribute` as `replacement` says; `.noSpace` where all attributes of a file are more than 64 KiB.
+    public func setExtendedAttribute(
+        _ name: String, to value: [UInt8], of path: some PathRepresentable, _ replacement: AttributeReplacement = .whatever
+    ) throws(FileError) {
         let name = try attributeName(name, "setxattr")
         try onPath("setxattr", path) { channel, place in
             let completion = unsafe name.withUnsafeBytes { name in
                 unsafe value.withUnsafeBytes { value in
-                    unsafe channel.setxattr(place, name: PathBytes(name), value: value.baseAddress, count: value.count, flags: 0)
+                    unsafe channel.setxattr(place, name: PathBytes(name), value: value.baseAddress, count: value.count, flags: replacement.rawValue)
                 }
             }
             return (completion, ())

@@ -1,3 +1,4 @@
+import BlockDevice
 import CSystem
 import Wire
 
@@ -13,6 +14,8 @@ final class ControlSockets {
     let listener: Int32
     let stopBell: Int32
     private var signals: Int32 = -1
+    /// Given up for a moment where no other descriptor is left, to turn a connection away that would be announced for ever.
+    private var reserve = Int32(dashfs_sys_eventfd())
     private let path: String
 
     init(configuration: ServerConfiguration) throws(ServerError) {
@@ -50,13 +53,31 @@ final class ControlSockets {
         if bound == 0 { bound = dashfs_sys_listen(fd, 256) }
         guard bound == 0 else {
             _ = dashfs_sys_close(fd)
-            throw ServerError(errno: Int32(-bound), message: "cannot listen at \(path): \(errorText(Int32(-bound)))")
+            let hint =
+                switch Int32(-bound) {
+                case ENAMETOOLONG: "a socket's path has at most 107 bytes; choose a shorter one"
+                case ENOENT: "there is no such directory; make it first, or choose another place"
+                default: errorText(Int32(-bound)) + "; choose another place"
+                }
+            throw ServerError(errno: Int32(-bound), message: "cannot listen at \(path): \(hint)")
         }
         return fd
     }
 
     private static func bind(_ fd: Int32, _ path: String) -> Int {
         unsafe path.withCString { unsafe dashfs_sys_bind_unix(fd, $0, path.utf8.count) }
+    }
+
+    /// The next connection, or a negated errno; where no descriptor is left for it, it is closed.
+    func accept() -> Int {
+        let accepted = dashfs_sys_accept(listener)
+        if accepted == -Int(EMFILE) || accepted == -Int(ENFILE), reserve >= 0 {
+            _ = dashfs_sys_close(reserve)
+            let refused = dashfs_sys_accept(listener)
+            if refused >= 0 { _ = dashfs_sys_close(Int32(truncatingIfNeeded: refused)) }
+            reserve = Int32(truncatingIfNeeded: dashfs_sys_eventfd())
+        }
+        return accepted
     }
 
     /// No new connections from now on; the path disappears.
@@ -91,15 +112,7 @@ final class ControlSockets {
     deinit {
         _ = dashfs_sys_close(stopBell)
         if signals >= 0 { _ = dashfs_sys_close(signals) }
+        if reserve >= 0 { _ = dashfs_sys_close(reserve) }
         _ = dashfs_sys_close(events)
-    }
-}
-
-/// One line for an errno.
-func errorText(_ number: Int32) -> String {
-    unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { buffer in
-        guard let base = buffer.baseAddress else { return "error \(number)" }
-        unsafe base.pointee = 0
-        return unsafe strerror_r(number, base, 256) == 0 ? String(cString: base) : "error \(number)"
     }
 }

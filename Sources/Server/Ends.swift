@@ -31,6 +31,7 @@ import Wire
     /// First of its channels, chained by `ChannelEnd.nextInSession`; -1: none.
     var firstChannel: Int32 = -1
     var channelCount: Int32 = 0
+    var arenaBytes = 0
     var parked = 0
 }
 

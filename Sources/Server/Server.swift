@@ -28,15 +28,20 @@ public struct ServerConfiguration: Sendable {
     /// Where one of the two is not empty, only root, the server's own user, these users and members of these groups are served.
     public var allowedUsers: Set<UInt32> = []
     public var allowedGroups: Set<UInt32> = []
+    /// Who may connect in any case, beside root: the user that started the server.
+    private let owner = geteuid()
     public var sessionLimit = 1024
     public var channelLimit = 4096
     public var channelsPerSession = 256
+    /// Memory of all arenas, and of one session's (at most; FS Lib's arenas have 1.5 MiB).
+    public var arenaLimit = 2 << 30
+    public var arenaPerSession = 512 << 20
     /// Requests that wait inside the volume, in all and for one session.
     public var parkedLimit = 4096
     public var parkedPerSession = 1024
     /// SIGTERM and SIGINT end `run` in order. They must be blocked in every thread of the process (see `Server.blockSignals`).
     public var handlesSignals = false
-    /// After start: no core dumps, no ptrace by others, no new privileges.
+    /// `run` gives up what serving does not need, for the whole process and for good (`Confinement`).
     public var locksDown = false
     public var logger = Logger(label: "dashfs.server")
 
@@ -44,7 +49,7 @@ public struct ServerConfiguration: Sendable {
 
     func admits(user: UInt32, groups: [UInt32]) -> Bool {
         if allowedUsers.isEmpty && allowedGroups.isEmpty { return true }
-        return user == 0 || user == geteuid() || allowedUsers.contains(user) || groups.contains { allowedGroups.contains($0) }
+        return user == 0 || user == owner || allowedUsers.contains(user) || groups.contains { allowedGroups.contains($0) }
     }
 }
 
@@ -79,9 +84,11 @@ public final class Server: @unchecked Sendable {
 
     /// Serves until `stop` or a signal, then ends in order.
     public func run() {
-        if configuration.locksDown { dashfs_lock_down() }
+        if configuration.locksDown { Confinement.beforeThreads(configuration) }
         let watcher = Watcher(worker.attention, events: worker.control.events)
+        if configuration.locksDown { Confinement.afterThreads(configuration) }
         configuration.logger.info("serving", metadata: ["socket": "\(configuration.socketPath)", "wait": "\(configuration.wait.rawValue)"])
+        worker.logNotes()
         let attention = worker.attention
         worker.run { attention.isStopping }
         watcher.end()
@@ -104,12 +111,13 @@ public final class Server: @unchecked Sendable {
         finished = true
         worker.control.stopListening()
         worker.endAllSessions()
-        while worker.parkedCount > 0 || !worker.volume.shutdown() {
+        while worker.sessionCount > 0 || worker.parkedCount > 0 || !worker.volume.shutdown() {
             worker.updateClock()
             worker.volume.poll()
             _ = worker.finishParked()
             _ = worker.runRound()
         }
+        worker.logNotes()
         configuration.logger.info("stopped")
     }
 
@@ -118,6 +126,7 @@ public final class Server: @unchecked Sendable {
         public var channels: Int
         public var parked: Int
         public var freeRecords: Int
+        public var arenaBytes: Int
         public var sleeps: UInt64
         public var violations: UInt64
         public var json: String
@@ -127,10 +136,9 @@ public final class Server: @unchecked Sendable {
     public var snapshot: Snapshot {
         Snapshot(
             sessions: worker.sessionCount, channels: worker.channelCount, parked: worker.parkedCount, freeRecords: worker.slab.freeCount,
+            arenaBytes: worker.arenaBytes,
             sleeps: worker.statistics.sleeps, violations: Violation.allCases.reduce(0) { $0 + worker.statistics.count($1) },
-            json: worker.statistics.json(
-                epoch: worker.epoch, sessions: worker.sessionCount, channels: worker.channelCount,
-                device: worker.queue?.counters ?? DeviceCounters()))
+            json: worker.statisticsText)
     }
 
     /// The names of everything that a request is checked for, and how often each was found.
@@ -176,6 +184,7 @@ extension Worker {
 private final class Watcher: @unchecked Sendable {
     private let attention: AttentionWord
     private let events: Int32
+    private let begun = Atomic<Bool>(false)
     private let ending = Atomic<Bool>(false)
     private let wake = Int32(dashfs_sys_eventfd())
     private var thread = pthread_t()
@@ -192,9 +201,12 @@ private final class Watcher: @unchecked Sendable {
                 unsafe Unmanaged<Watcher>.fromOpaque(context).takeRetainedValue().watch()
                 return nil
             }, own)
+        // What a thread's start needs of the kernel is behind it when this returns: the filter that comes next does not let it through.
+        while !begun.load(ordering: .acquiring) { dashfs_yield() }
     }
 
     private func watch() {
+        begun.store(true, ordering: .releasing)
         while !ending.load(ordering: .acquiring) {
             let ready = dashfs_sys_poll(events, Int16(POLLIN), -1)
             if ending.load(ordering: .acquiring) { break }

@@ -18,9 +18,10 @@ import Wire
     var clientWakes: UInt64 = 0
     var parked: UInt64 = 0
     var stalls: UInt64 = 0
-    var rounds: UInt64 = 0
     var sessionsOpened: UInt64 = 0
     var sessionsRefused: UInt64 = 0
+    /// Things that the volume found wrong.
+    var problems: UInt64 = 0
     let startedCycles: UInt64
     let startedNanoseconds: UInt64
 
@@ -79,7 +80,9 @@ import Wire
     }
 
     /// One JSON object; times in nanoseconds. `device`: what the driver has asked of the device.
-    func json(epoch: UInt64, sessions: Int, channels: Int, device: DeviceCounters = DeviceCounters()) -> String {
+    func json(
+        epoch: UInt64, sessions: Int, channels: Int, arenaBytes: Int, rounds: UInt64, isReadOnly: Bool, device: DeviceCounters
+    ) -> String {
         let nanoseconds = dashfs_clock_monotonic() &- startedNanoseconds
         let cycles = max(1, dashfs_cycles() &- startedCycles)
         let scale = Double(nanoseconds) / Double(cycles)
@@ -87,7 +90,8 @@ import Wire
         for opcode in WireOpcode.allCases where count(opcode) > 0 {
             let errors = unsafe table[Int(opcode.rawValue) * Statistics.stride + 1]
             let figures = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)].map { name, share in
-                "\"\(name)\":\(UInt64(Double(percentile(opcode, share)) * scale))"
+                // A clock that was set back between two processors counts as the longest time.
+                "\"\(name)\":\(UInt64(min(Double(percentile(opcode, share)) * scale, 1e18)))"
             }
             operations.append(
                 "\"\(opcode)\":{\"count\":\(count(opcode)),\"errors\":\(errors),\"nanoseconds\":{\(figures.joined(separator: ","))}}")
@@ -96,7 +100,8 @@ import Wire
         for violation in Violation.allCases where count(violation) > 0 { found.append("\"\(violation)\":\(count(violation))") }
         return """
             {"epoch":\(epoch),"uptimeNanoseconds":\(nanoseconds),"sessions":\(sessions),"channels":\(channels),\
-            "sessionsOpened":\(sessionsOpened),"sessionsRefused":\(sessionsRefused),"workerSleeps":\(sleeps),\
+            "arenaBytes":\(arenaBytes),"readOnly":\(isReadOnly),"problems":\(problems),\
+            "rounds":\(rounds),"sessionsOpened":\(sessionsOpened),"sessionsRefused":\(sessionsRefused),"workerSleeps":\(sleeps),\
             "doorbells":\(doorbells),"clientWakes":\(clientWakes),"parked":\(parked),"stalls":\(stalls),\
             "device":{"reads":\(device.reads),"writes":\(device.writes),"flushes":\(device.flushes),\
             "bytesRead":\(device.bytesRead),"bytesWritten":\(device.bytesWritten)},\

@@ -4,10 +4,19 @@ import Logging
 import Volume
 import Wire
 
+#if canImport(Glibc)
+    import Glibc
+#endif
+
 /// Connections, as the worker handles them between rounds: accept, hello, more channels, statistics, death.
 ///
 /// Invariant: everything a peer sends is 64 bytes, hello's prefix behind them, copied to private memory and checked here; a message that is none ends its connection. Nothing here waits.
+/// One call takes a message of each connection and a few new connections at most, so that who floods the sockets does not keep the rings waiting.
 extension Worker {
+    static let acceptsPerCall = 8
+    /// Statistics are made anew this often at most: asking for them costs the asker more than the server.
+    static let statisticsInterval: UInt64 = 20_000_000
+
     func handleControl() {
         unsafe withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 64) { list in
             guard let first = list.baseAddress else { return }
@@ -16,7 +25,7 @@ extension Worker {
             for position in 0..<count {
                 let data = unsafe dashfs_epoll_data(first + position)
                 switch EventTag.kind(data) {
-                case EventTag.listener: acceptAll()
+                case EventTag.listener: acceptSome()
                 case EventTag.signal, EventTag.stop: attention.stop()
                 case EventTag.death:
                     if let session = unsafe session(data) { unsafe endSession(session, reason: "the client process died") }
@@ -30,13 +39,17 @@ extension Worker {
         attention.clear()
     }
 
-    private func acceptAll() {
-        while true {
-            let accepted = dashfs_sys_accept(control.listener)
+    private func acceptSome() {
+        for _ in 0..<Worker.acceptsPerCall {
+            let accepted = control.accept()
+            if accepted == -Int(EMFILE) || accepted == -Int(ENFILE) {
+                complain("connection refused: no descriptor is left; raise the limit of open files (ulimit -n), or lower the number of sessions")
+                return
+            }
             if accepted < 0 { return }
             let socket = Int32(truncatingIfNeeded: accepted)
             guard let session = unsafe freeSession() else {
-                logger.warning("connection refused: \(sessionCapacity) sessions are open already")
+                complain("connection refused: \(sessionCapacity) sessions are open already")
                 _ = dashfs_sys_close(socket)
                 continue
             }
@@ -62,6 +75,35 @@ extension Worker {
             unsafe _ = dashfs_sys_epoll_add(
                 control.events, session.pointee.pidfd, UInt32(dashfs_epoll_in), EventTag.make(EventTag.death, session.pointee))
         }
+    }
+
+    /// What a client made happen, in the log: a few lines a second, however much it asks for, and how many were left out.
+    func complain(_ text: String, metadata: Logger.Metadata = [:]) {
+        let second = dashfs_clock_monotonic() / 1_000_000_000
+        if second != complaintSecond {
+            if complaintsLeftOut > 0 { logger.warning("\(complaintsLeftOut) more such lines were left out") }
+            (complaintSecond, complaints, complaintsLeftOut) = (second, 0, 0)
+        }
+        complaints += 1
+        if complaints <= 10 { logger.warning("\(text)", metadata: metadata) } else { complaintsLeftOut += 1 }
+    }
+
+    /// What the volume has met, in the log, once each.
+    func logNotes() {
+        for note in volume.takeNotes() {
+            switch note.kind {
+            case .event: logger.notice("\(note)")
+            case .problem: logger.warning("\(note)")
+            case .end: logger.error("\(note); stop the server and run: dashfs check")
+            }
+            if note.kind != .event { statistics.problems &+= 1 }
+        }
+    }
+
+    var statisticsText: String {
+        statistics.json(
+            epoch: epoch, sessions: sessionCount, channels: channelCount, arenaBytes: arenaBytes, rounds: round, isReadOnly: volume.isReadOnly,
+            device: queue?.counters ?? DeviceCounters())
     }
 
     private func freeSession() -> UnsafeMutablePointer<SessionEnd>? {
@@ -119,12 +161,12 @@ extension Worker {
         answer.epoch = epoch
         answer.session = UInt32(bitPattern: unsafe session.pointee.index)
         guard message.version == Layout.version else {
-            logger.warning("connection refused: protocol version \(message.version), this server speaks \(Layout.version)")
+            complain("connection refused: protocol version \(message.version), this server speaks \(Layout.version)")
             return unsafe refuse(session, &answer, -ErrorNumber.protocolMismatch, "another protocol version")
         }
         guard unsafe !session.pointee.refused else {
             statistics.sessionsRefused &+= 1
-            logger.warning("connection refused: user \(unsafe session.pointee.user) is not among the allowed (--allow-user, --allow-group)")
+            complain("connection refused: user \(unsafe session.pointee.user) is not among the allowed (--allow-user, --allow-group)")
             return unsafe refuse(session, &answer, -ErrorNumber.access, "not allowed")
         }
         let phase = unsafe session.pointee.phase
@@ -134,10 +176,13 @@ extension Worker {
         case (ControlMessage.Kind.addChannel, .open):
             unsafe offerChannel(session, message, &answer, doorbell: -1)
         case (ControlMessage.Kind.statistics, _):
-            let text = Array(statistics.json(
-                    epoch: epoch, sessions: sessionCount, channels: channelCount, device: queue?.counters ?? DeviceCounters()).utf8.prefix(60_000))
-            answer.payloadBytes = UInt32(text.count)
-            unsafe send(session, answer, payload: text, descriptors: [])
+            let now = dashfs_clock_monotonic()
+            if now &- statisticsTaken > Worker.statisticsInterval {
+                statisticsTaken = now
+                lastStatistics = Array(statisticsText.utf8.prefix(60_000))
+            }
+            answer.payloadBytes = UInt32(lastStatistics.count)
+            unsafe send(session, answer, payload: lastStatistics, descriptors: [])
         default:
             unsafe endSession(session, reason: "control message \(message.kind) out of turn", hostile: true)
         }
@@ -154,7 +199,7 @@ extension Worker {
         }
         let credentials = Credentials(user: peer.user, group: peer.group, groups: groups, process: peer.process)
         guard let identifier = volume.openSession(credentials, prefix: prefix) else {
-            logger.warning("connection refused: the volume has no room for another session")
+            complain("connection refused: the volume has no room for another session")
             return unsafe refuse(session, &answer, -ErrorNumber.tooManyFiles, "no room")
         }
         unsafe session.pointee.phase = .open
@@ -187,7 +232,7 @@ extension Worker {
             requests.closeDescriptor()
             completions.closeDescriptor()
         } catch {
-            logger.warning("a channel was refused", metadata: ["errno": "\(error.number)"])
+            complain("a channel was refused to process \(unsafe session.pointee.process): \(errorText(error.number))")
             answer.status = -error.number
             if doorbell >= 0 {
                 unsafe refuse(session, &answer, Int64(answer.status), "no channel")

@@ -41,13 +41,22 @@ import Wire
     var dormantCount = 0
     var channelCount: Int { polledCount + dormantCount }
     var sessionCount = 0
+    /// Of all arenas that are mapped.
+    private(set) var arenaBytes = 0
     /// Requests that the volume has parked.
     var parkedCount = 0
-    private var round: UInt64 = 0
+    private(set) var round: UInt64 = 0
     /// Cycles when the volume's clock was set.
     private var clockTaken: UInt64 = 0
     /// What the device had been asked when the worker last wanted to know.
     var deviceSeen = DeviceCounters()
+    /// The last answer to who asked for statistics, and when it was made.
+    var lastStatistics: [UInt8] = []
+    var statisticsTaken: UInt64 = 0
+    /// Lines about clients in the log in the present second, and how many were left out.
+    var complaintSecond: UInt64 = 0
+    var complaints = 0
+    var complaintsLeftOut = 0
     /// Cycles at the last look at the doorbells of dormant channels.
     private var lastDoorbellLook: UInt64 = 0
 
@@ -110,6 +119,7 @@ import Wire
             if served == 0 && round & 15 == 0 { updateClock() }
             volume.poll()
             advanced = parkedCount > 0 && finishParked()
+            if volume.hasNotes { logNotes() }
         }
         if attention.isSet {
             handleControl()
@@ -309,6 +319,9 @@ import Wire
         guard let index = freeChannels.last, unsafe session.pointee.channelCount < Int32(configuration.channelsPerSession) else {
             throw ErrorCode(result: -ErrorNumber.tooManyFiles)
         }
+        guard arenaBytes + self.arenaBytes <= configuration.arenaLimit, unsafe session.pointee.arenaBytes + arenaBytes <= configuration.arenaPerSession else {
+            throw ErrorCode(result: -ErrorNumber.noMemory)
+        }
         let requests = try Segment(bytes: Layout.requestSegmentBytes(arena: arenaBytes), access: .clientWrites)
         var completions: Segment
         do throws(ErrorCode) {
@@ -336,6 +349,8 @@ import Wire
                 lastActive: dashfs_cycles(), index: index, nextInSession: session.pointee.firstChannel))
         unsafe session.pointee.firstChannel = index
         unsafe session.pointee.channelCount = number + 1
+        unsafe session.pointee.arenaBytes += arenaBytes
+        self.arenaBytes += arenaBytes
         dormantCount += 1
         unsafe dashfs_store32(completions.address + Layout.stateWord, ServerState.asleep)
         if polledCount < Worker.polledLimit { unsafe activate(end) }
@@ -432,7 +447,7 @@ import Wire
             "session": "\(session.pointee.index)", "pid": "\(session.pointee.process)", "uid": "\(session.pointee.user)",
         ]
         if hostile {
-            logger.warning("session ended: protocol violation: \(reason)", metadata: metadata)
+            complain("session ended: protocol violation: \(reason)", metadata: metadata)
         } else {
             logger.debug("session ended: \(reason)", metadata: metadata)
         }
@@ -477,6 +492,8 @@ import Wire
         }
         unsafe _ = dashfs_sys_unmap(end.pointee.requests, Layout.requestSegmentBytes(arena: end.pointee.arenaBytes))
         unsafe _ = dashfs_sys_unmap(end.pointee.completions, Layout.completionSegmentBytes)
+        unsafe session.pointee.arenaBytes -= end.pointee.arenaBytes
+        unsafe arenaBytes -= end.pointee.arenaBytes
         unsafe end.pointee.recordOfTag.deallocate()
         unsafe end.deinitialize(count: 1)
         freeChannels.append(index)

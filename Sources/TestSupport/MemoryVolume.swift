@@ -8,7 +8,7 @@ import Volume
     package let volume: Volume
     private let memory: UnsafeMutableRawBufferPointer
 
-    package init(size: UInt64 = 64 << 20, cacheFrames: Int = 4096) throws {
+    package init(size: UInt64 = 64 << 20, cacheFrames: Int = 4096, descriptionsPerSession: Int = 4096) throws {
         device = try MemoryDevice(size: size)
         queue = try device.makeQueue(depth: 128)
         try Volume.format(queue, blockCount: device.capabilities.blockCount, options: FormatOptions(uuid: (1, 2), hashKey: (3, 4), time: 0))
@@ -16,7 +16,8 @@ import Volume
         configuration.cacheFrames = cacheFrames
         configuration.coreInodes = 4096
         configuration.descriptions = 4096
-        configuration.locks = 1024
+        configuration.locks = 4096
+        configuration.descriptionsPerSession = descriptionsPerSession
         let bytes = try Volume.memorySize(queue, device.capabilities, configuration: configuration)
         unsafe memory = .allocate(byteCount: bytes, alignment: 4096)
         unsafe memory.initializeMemory(as: UInt8.self, repeating: 0)

@@ -13,6 +13,10 @@ import BlockDevice
         public var coreInodes = 65_536
         public var descriptions = 65_536
         public var locks = 16_384
+        /// What one session may hold of them (EMFILE, ENOLCK): no client takes the tables from the others, and releasing all locks of one fits into a
+        /// transaction.
+        public var descriptionsPerSession = 16_384
+        public var locksPerSession = 1_000
         /// Changes reach the device at most this long after they were acknowledged.
         public var commitIntervalNanoseconds: UInt64 = 5_000_000_000
         public var readOnly = false
@@ -21,6 +25,21 @@ import BlockDevice
         /// Secret of this mount, from a good generator: forged journal records in file data do not know it.
         public var nonce: UInt64 = 0
         public init() {}
+    }
+
+    /// Something that the owner of the volume should know.
+    public struct Note: Sendable, CustomStringConvertible {
+        public enum Kind: Sendable {
+            /// How it came up.
+            case event
+            /// Something is wrong, and the volume goes on.
+            case problem
+            /// It writes no more.
+            case end
+        }
+        public var kind: Kind
+        public var text: String
+        public var description: String { text }
     }
 
     /// Wall clock handed in by the caller before `submit` and `poll`: nanoseconds since 1970 for timestamps, and a
@@ -36,7 +55,8 @@ import BlockDevice
 
     public var clock = Clock(wall: 0, monotonic: 0)
     /// What went wrong inside, newest last: damaged blocks, failed writes. For the server's log.
-    public private(set) var notes: [String] = []
+    public private(set) var notes: [Note] = []
+    private var told: Set<String> = []
     /// True from the first failure that makes writing a guess.
     public internal(set) var isReadOnly: Bool
 
@@ -163,8 +183,10 @@ import BlockDevice
         lockPool.free()
     }
 
-    func note(_ text: String) {
-        if notes.count < 1000 { notes.append(text) }
+    /// Each is said once, however often what it tells is met again.
+    func note(_ text: String, _ kind: Note.Kind = .problem) {
+        guard told.count < 1000 || kind == .end, told.insert(text).inserted else { return }
+        notes.append(Note(kind: kind, text: text))
     }
 
     /// A structure on the volume is not what it must be: said once in the notes, EUCLEAN to the caller.
@@ -176,12 +198,14 @@ import BlockDevice
     /// Nothing more is written: going on would be guessing what the device holds.
     func stopWriting(_ reason: String) {
         if isReadOnly { return }
-        note("read-only from now on: \(reason)")
+        note("read-only from now on: \(reason)", .end)
         isReadOnly = true
         failWriters()
     }
 
-    public func takeNotes() -> [String] {
+    public var hasNotes: Bool { !notes.isEmpty }
+
+    public func takeNotes() -> [Note] {
         defer { notes.removeAll() }
         return notes
     }

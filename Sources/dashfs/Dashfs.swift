@@ -33,8 +33,12 @@ struct Dashfs: ParsableCommand {
             try command.run()
         } catch let failure as Failure {
             failure.end()
-        } catch {
+        } catch where exitCode(for: error).isSuccess || error is ExitCode {
+            // Help, the version, or a status of the command's own.
             exit(withError: error)
+        } catch {
+            let message = Dashfs.message(for: error).split(separator: "\n").joined(separator: " ")
+            Failure(.usage, "\(message); see: dashfs help").end()
         }
     }
 }

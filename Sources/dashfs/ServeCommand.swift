@@ -7,6 +7,7 @@ import Glibc
 import Logging
 import Server
 import Volume
+import Wire
 
 struct ServeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -21,6 +22,7 @@ struct ServeCommand: ParsableCommand {
               dashfs serve disk.img
               dashfs serve memory:1G --cache 256M
               dashfs serve /dev/nvme0n1p3 --wait never --allow-group db
+              dashfs serve /dev/nvme0n1p3 --user nobody
             """)
 
     @Argument(help: "A formatted file or block device, or memory:SIZE.", completion: .file())
@@ -41,6 +43,12 @@ struct ServeCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Serve the members of this group, and only those named; repeatable.", valueName: "group"))
     var allowGroup: [String] = []
 
+    @Option(help: ArgumentHelp("Become this user once the device and the socket are open; root only.", valueName: "user"))
+    var user: String?
+
+    @Option(help: ArgumentHelp("Memory that programs share with the server, in all; one program has a quarter of it at most.", valueName: "size"))
+    var clientMemory = Size(bytes: 2 << 30)
+
     @Flag(help: "Change nothing on the device.")
     var readOnly = false
 
@@ -56,6 +64,9 @@ struct ServeCommand: ParsableCommand {
     func run() throws {
         Server.blockSignals()
         if endWithParent { _ = dashfs_end_with_parent() }
+        dashfs_raise_descriptor_limit()
+        // The log's clock must not look for a time zone: files are out of reach while it serves.
+        unsafe _ = setenv("TZ", "UTC0", 1)
         LoggingSystem.bootstrap { StreamLogHandler.standardError(label: $0) }
         var logger = Logger(label: "dashfs")
         logger.logLevel = verbose ? .debug : .notice
@@ -66,8 +77,13 @@ struct ServeCommand: ParsableCommand {
         configuration.handlesSignals = true
         configuration.locksDown = true
         configuration.logger = logger
-        for name in allowUser { configuration.allowedUsers.insert(try Identity.user(name)) }
+        configuration.arenaLimit = Int(clientMemory.bytes)
+        configuration.arenaPerSession = max(configuration.arenaLimit / 4, Layout.arenaMaximum)
+        for name in allowUser { configuration.allowedUsers.insert(try Identity.user(name).user) }
         for name in allowGroup { configuration.allowedGroups.insert(try Identity.group(name)) }
+
+        let servingUser = try user.map { name throws(Failure) in try Identity.user(name) }
+        if servingUser != nil && geteuid() != 0 { throw Failure(.noPermission, "--user: only root can become another user; start the server as that user instead") }
 
         let name = try Failure.catching { () throws(DeviceError) in try DeviceName.parse(device) }
         var options = FileDevice.Options()
@@ -75,11 +91,11 @@ struct ServeCommand: ParsableCommand {
         options.direct = !buffered
         let served = try ServedDevice(name, cache: cache.bytes, readOnly: readOnly, options: options)
         for warning in served.device.warnings { logger.warning("\(warning)") }
-        for note in served.volume.takeNotes() { logger.notice("\(note)") }
 
         let server: Server
         do throws(ServerError) {
             server = try Server(volume: served.volume, queue: served.queue, configuration: configuration)
+            if let servingUser { try Server.become(user: servingUser.user, group: servingUser.group) }
         } catch {
             throw Failure(error)
         }
@@ -87,7 +103,6 @@ struct ServeCommand: ParsableCommand {
         Terminal.output("serving \(name) (\(size)) at \(path), cache \(ByteSize.format(served.cacheBytes)), pid \(getpid())")
         server.run()
         let isSafe = !served.volume.isReadOnly || readOnly
-        for note in served.volume.takeNotes() { logger.notice("\(note)") }
         served.device.close()
         guard isSafe else {
             throw Failure(.inputOutput, "\(name): not everything could be written (see above); run: dashfs check \(name)")
@@ -97,10 +112,11 @@ struct ServeCommand: ParsableCommand {
 
 /// User and group names as numbers.
 enum Identity {
-    static func user(_ name: String) throws(Failure) -> UInt32 {
-        if let number = UInt32(name) { return number }
+    /// With the user's own group; of a number that nobody has, the group of the same number.
+    static func user(_ name: String) throws(Failure) -> (user: UInt32, group: UInt32) {
+        if let number = UInt32(name) { return (number, unsafe getpwuid(number).map { unsafe $0.pointee.pw_gid } ?? number) }
         guard let entry = unsafe getpwnam(name) else { throw Failure(.usage, "there is no user \(name)") }
-        return unsafe entry.pointee.pw_uid
+        return unsafe (entry.pointee.pw_uid, entry.pointee.pw_gid)
     }
 
     static func group(_ name: String) throws(Failure) -> UInt32 {

@@ -45,8 +45,10 @@ struct ServerCounters: Decodable {
         var nanoseconds: Latency
     }
 
-    var uptimeNanoseconds, sessionsOpened, sessionsRefused, workerSleeps, doorbells, clientWakes, parked, stalls: UInt64
+    var uptimeNanoseconds, sessionsOpened, sessionsRefused, workerSleeps, rounds, doorbells, clientWakes, parked, stalls, problems: UInt64
     var sessions, channels: Int
+    var arenaBytes: UInt64
+    var readOnly: Bool
     var violations: [String: UInt64]
     var operations: [String: Operation]
     var device: Device
@@ -67,10 +69,12 @@ struct ServerCounters: Decodable {
 
     var text: String {
         var lines = [
-            "up \(Duration.text(uptimeNanoseconds)), \(sessions) sessions (\(sessionsOpened) opened, \(sessionsRefused) refused), \(channels) channels",
-            "\(parked) requests waited inside, \(stalls) stalls, \(workerSleeps) sleeps, \(doorbells) doorbells, \(clientWakes) clients woken",
+            "up \(Duration.text(uptimeNanoseconds)), \(sessions) sessions (\(sessionsOpened) opened, \(sessionsRefused) refused), \(channels) channels with \(Quantity.text(arenaBytes)) of shared memory",
+            "\(parked) requests waited inside, \(stalls) stalls, \(rounds) rounds, \(workerSleeps) sleeps, \(doorbells) doorbells, \(clientWakes) clients woken",
             "device: \(device.reads) reads (\(Quantity.text(device.bytesRead))), \(device.writes) writes (\(Quantity.text(device.bytesWritten))), \(device.flushes) flushes",
         ]
+        if readOnly { lines.append("the volume is read-only\(problems > 0 ? "; the server's log says why" : "")") }
+        if problems > 0 { lines.append("problems found in the volume: \(problems); the server's log names them") }
         for (name, count) in violations.sorted(by: { $0.key < $1.key }) { lines.append("violation \(name): \(count)") }
         if operations.isEmpty { return lines.joined(separator: "\n") }
         var rows = [["operation", "count", "errors", "p50", "p90", "p99", "p99.9", "max"]]

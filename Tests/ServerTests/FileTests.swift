@@ -166,42 +166,4 @@ import Testing
             #expect(try volume.exists("/same"))
         }
     }
-
-    @Test func theExampleInCCopiesAFile() throws {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        let library = try #require(
-            [".build/release/libdashfs-c.so", ".build/debug/libdashfs-c.so"].map { root.appendingPathComponent($0) }
-                .first { FileManager.default.fileExists(atPath: $0.path) }, "build the package first: libdashfs-c.so is missing")
-        let served = try ServedVolume()
-        let work = FileManager.default.temporaryDirectory.appendingPathComponent("dashfs-example-\(UUID().uuidString.prefix(8))")
-        try FileManager.default.createDirectory(at: work, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: work) }
-        try FileManager.default.createSymbolicLink(at: work.appendingPathComponent("libdashfs.so.1"), withDestinationURL: library)
-        let source = work.appendingPathComponent("source")
-        try Data(pattern(300_001, seed: 3)).write(to: source)
-        let program = work.appendingPathComponent("copy")
-        try run(
-            "/usr/bin/gcc",
-            ["-Wall", "-Wextra", "-Werror", "-std=gnu17", "-I", root.appendingPathComponent("include").path, "-o", program.path,
-                root.appendingPathComponent("Examples/copy.c").path, work.appendingPathComponent("libdashfs.so.1").path, "-Wl,-rpath," + work.path])
-        let said = try run(program.path, [served.socketPath, source.path, "/copied"])
-        #expect(said == "300001 bytes copied and compared\n")
-        let volume = try FileSystem.connect(socket: served.socketPath)
-        #expect(try volume.open("/copied").read(upTo: 400_000, at: 0) == pattern(300_001, seed: 3))
-    }
-
-    @discardableResult
-    private func run(_ program: String, _ arguments: [String]) throws -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: program)
-        process.arguments = arguments
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
-        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0, "\(program): \(text)")
-        return text
-    }
 }

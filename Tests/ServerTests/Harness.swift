@@ -4,6 +4,7 @@ import Foundation
 import Logging
 import Server
 import TestSupport
+import Testing
 import Volume
 import Wire
 
@@ -16,14 +17,14 @@ final class ServedVolume: @unchecked Sendable {
     private let done = DispatchSemaphore(value: 0)
     private var running = false
 
-    init(running: Bool = true, configure: (inout ServerConfiguration) -> Void = { _ in }) throws {
+    init(running: Bool = true, cacheFrames: Int = 4096, descriptionsPerSession: Int = 4096, configure: (inout ServerConfiguration) -> Void = { _ in }) throws {
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("dashfs-test-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         socketPath = directory.appendingPathComponent("socket").path
         var configuration = ServerConfiguration(socketPath: socketPath)
         configuration.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         configure(&configuration)
-        memoryVolume = try MemoryVolume()
+        memoryVolume = try MemoryVolume(cacheFrames: cacheFrames, descriptionsPerSession: descriptionsPerSession)
         server = try Server(volume: memoryVolume.volume, queue: memoryVolume.queue, configuration: configuration)
         if running { run() }
     }
@@ -53,11 +54,35 @@ final class ServedVolume: @unchecked Sendable {
     }
 
     /// Connects while the test itself steps the server.
-    func connectStepping() throws -> Session {
-        let socket = try unsafe socketPath.withCString { try unsafe Session.beginConnecting(path: $0, length: socketPath.utf8.count) }
+    func connectStepping(prefix: String = "") throws -> Session {
+        let socket = try unsafe socketPath.withCString { path in
+            try unsafe Array(prefix.utf8).withUnsafeBytes { prefix in
+                try unsafe Session.beginConnecting(path: path, length: socketPath.utf8.count, prefix: PathBytes(prefix))
+            }
+        }
         server.step(control: true)
         server.step(control: true)
         return try Session.finishConnecting(socket: socket)
+    }
+
+    /// How many sessions the running server has, not counting the asking.
+    func sessionsAsked() -> Int {
+        var text = [UInt8](repeating: 0, count: 60_000)
+        let count = unsafe socketPath.withCString { path in
+            unsafe text.withUnsafeMutableBytes { unsafe ServerQuery.statistics(path: path, length: socketPath.utf8.count, into: $0) }
+        }
+        guard count > 0 else { return -1 }
+        struct Answer: Decodable { var sessions: Int }
+        return ((try? JSONDecoder().decode(Answer.self, from: Data(text.prefix(Int(count)))))?.sessions ?? 0) - 1
+    }
+
+    /// After `stop`: no session, channel, arena, request, descriptor or lock of any client is left.
+    func expectNothingLeft() {
+        let left = server.snapshot
+        #expect(left.sessions == 0 && left.channels == 0 && left.parked == 0 && left.arenaBytes == 0)
+        #expect(left.freeRecords == 4096)
+        let held = memoryVolume.volume.occupancy
+        #expect(held.sessions == 0 && held.descriptions == 0 && held.locks == 0 && held.cores == 0, "\(held)")
     }
 
     deinit {

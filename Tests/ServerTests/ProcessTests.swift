@@ -27,17 +27,6 @@ import Wire
         return status & 0x7f == 0 ? (status >> 8) & 0xff : -(status & 0x7f)
     }
 
-    /// How many sessions the server has, not counting the asking.
-    private func sessions(_ served: ServedVolume) -> Int {
-        var text = [UInt8](repeating: 0, count: 60_000)
-        let count = unsafe served.socketPath.withCString { path in
-            unsafe text.withUnsafeMutableBytes { unsafe ServerQuery.statistics(path: path, length: served.socketPath.utf8.count, into: $0) }
-        }
-        guard count > 0 else { return -1 }
-        struct Answer: Decodable { var sessions: Int }
-        return ((try? JSONDecoder().decode(Answer.self, from: Data(text.prefix(Int(count)))))?.sessions ?? 0) - 1
-    }
-
     @Test func twoProcessesPassNullRequests() throws {
         let served = try ServedVolume()
         let path = UnsafeMutablePointer<CChar>.allocate(capacity: 200)
@@ -75,11 +64,11 @@ import Wire
                 }
             }
             // Killed at some point of connecting or calling: as far as it gets while the parent does so many requests.
-            for _ in 0..<(random.next() % 40) { _ = sessions(served) }
+            for _ in 0..<(random.next() % 40) { _ = served.sessionsAsked() }
             #expect(kill(child, SIGKILL) == 0)
             #expect(exitCode(child) == -SIGKILL, "round \(round)")
         }
-        while sessions(served) != 0 {}
+        while served.sessionsAsked() != 0 {}
         served.stop()
         #expect(served.server.snapshot.sessions == 0)
         #expect(served.server.snapshot.channels == 0)

@@ -115,7 +115,7 @@ private struct Attempt {
         let accesses = volume.volume.lastAccesses
         let closed = volume.volume.takeNotes()
         volume.unmount()
-        return (result + closed.joined(), accesses, CrashTests.groups(device))
+        return (result + closed.map(\.text).joined(), accesses, CrashTests.groups(device))
     }
 
     @Test func everyAccessOfEveryOperationMayMiss() throws {

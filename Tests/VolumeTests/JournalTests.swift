@@ -91,7 +91,7 @@ import Volume
         let after = try VolumeHarness(image)
         #expect(after.volume.isReadOnly)
         let notes = after.volume.takeNotes()
-        #expect(notes.contains { $0.contains("record \(victim.sequence)") }, "\(notes)")
+        #expect(notes.contains { $0.text.contains("record \(victim.sequence)") }, "\(notes)")
         #expect(after.open("/new", 0o102) == -30)
     }
 

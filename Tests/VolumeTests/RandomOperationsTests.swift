@@ -39,7 +39,7 @@ import Volume
                 }
             }
             let notes = volume.volume.takeNotes()
-            #expect(!notes.contains { $0.contains("damaged") }, "seed \(seed): \(notes)")
+            #expect(!notes.contains { $0.text.contains("damaged") }, "seed \(seed): \(notes)")
             deepest = max(deepest, volume.volume.deepestTree)
             workload.forgetHandles()
             volume.unmount()

@@ -3,6 +3,7 @@
 #ifndef CSYSTEM_H
 #define CSYSTEM_H
 
+#include "csystem_confine.h"
 #include "csystem_device.h"
 #include "csystem_intercept.h"
 #include "csystem_memory.h"

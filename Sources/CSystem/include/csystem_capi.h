@@ -5,11 +5,11 @@
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #include "csystem_syscall.h"
 
 static inline void dashfs_set_errno(int number) { errno = number; }
-
-static inline const char *_Nullable dashfs_environment(const char *_Nonnull name) { return getenv(name); }
 
 /// The umask of this process, from /proc (umask(2) cannot be read without being changed under other threads); 022 where that tells nothing.
 static inline uint32_t dashfs_read_umask(void) {
@@ -28,6 +28,27 @@ static inline uint32_t dashfs_read_umask(void) {
         }
     }
     return 022;
+}
+
+/// Where a server listens that nobody has named: $DASHFS_SOCKET, else the user's own ($XDG_RUNTIME_DIR/dashfs.sock, not for root, where it is there), else the
+/// system's. Its length in `path`, without a terminator; 0: it does not fit.
+static inline size_t dashfs_find_socket(char *_Nonnull path, size_t capacity) {
+    const char *parts[2] = {getenv("DASHFS_SOCKET"), ""};
+    if (!parts[0] || !*parts[0]) {
+        parts[0] = geteuid() == 0 ? 0 : getenv("XDG_RUNTIME_DIR");
+        parts[1] = "/dashfs.sock";
+    }
+    for (int attempt = 0; attempt < 2; attempt++) {
+        size_t first = parts[0] ? strlen(parts[0]) : 0, second = strlen(parts[1]);
+        if (first > 0 && first + second < capacity) {
+            memcpy(path, parts[0], first);
+            memcpy(path + first, parts[1], second + 1);
+            if (!*parts[1] || access(path, F_OK) == 0) return first + second;
+        }
+        parts[0] = "/run/dashfs/dashfs.sock";
+        parts[1] = "";
+    }
+    return 0;
 }
 
 #endif

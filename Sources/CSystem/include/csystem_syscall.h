@@ -337,12 +337,6 @@ static inline long dashfs_sys_signalfd(uint64_t mask) {
     return dashfs_sys_call(SYS_signalfd4, -1, (long)&mask, 8, 02000000 | 04000, 0, 0);
 }
 
-/// No core dumps, no ptrace, no /proc/PID/fd for others of the same user; no new privileges by exec.
-static inline void dashfs_lock_down(void) {
-    dashfs_sys_call(SYS_prctl, 4 /* PR_SET_DUMPABLE */, 0, 0, 0, 0, 0);
-    dashfs_sys_call(SYS_prctl, 38 /* PR_SET_NO_NEW_PRIVS */, 1, 0, 0, 0, 0);
-}
-
 /// How many processors the calling thread may run on.
 static inline int dashfs_processors(void) {
     uint64_t mask[16] = {0};

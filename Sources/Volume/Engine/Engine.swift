@@ -394,8 +394,8 @@ extension Volume {
         for parked in engine.parked { if case .ticket(inode) = parked.reason { wake(parked) } }
     }
 
-    func wakeLockWaiters() {
-        for parked in engine.parked { if case .lock = parked.reason { wake(parked) } }
+    func wakeLockWaiters(_ inode: UInt64) {
+        for parked in engine.parked { if case .lock(inode) = parked.reason { wake(parked) } }
     }
 
     /// The volume has turned read-only: everyone who waits for a write is told.

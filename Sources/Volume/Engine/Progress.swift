@@ -3,7 +3,7 @@
 package struct Progress: Sendable {
     /// Bytes moved by committed steps of a transfer.
     package var moved: UInt64 = 0
-    /// Position of a write-back pass in its list, of a scan in its table.
+    /// Position of a write-back pass in its list, of a scan in its table; where a transfer began.
     package var done: UInt64 = 0
     /// fsync: the record that must be durable, once fixed.
     package var target: UInt64 = 0

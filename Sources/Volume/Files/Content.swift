@@ -40,7 +40,8 @@ extension Volume {
         let description = try openDescription(request.handle, request.session, tx)
         guard description.isReadable, description.flags & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
         guard request.offset >= -1 else { throw .errno(Errno.invalid) }
-        let start = request.offset >= 0 ? request.offset : description.offset
+        // Where the first step began: another request may move the description's offset before the next one.
+        let start = request.offset >= 0 ? request.offset : progress.moved > 0 ? Int64(progress.done) : description.offset
         let (size, shrinking) = try contentSize(description, tx)
         if shrinking { throw shrinkingStop(description.inode) }
         let moved = progress.moved
@@ -70,7 +71,10 @@ extension Volume {
         if missed { throw .missing }
         if unsafe lastPage >= readAhead[Int(request.handle)].trigger { fetchAhead(request.handle, description.inode, size: size, tx) }
         tx.nextProgress.moved = moved + (end - offset)
-        if end < offset + count { return .more }
+        if end < offset + count {
+            tx.nextProgress.done = UInt64(start)
+            return .more
+        }
         return try finishRead(request, description, start, Int64(moved + (end - offset)), tx)
     }
 
@@ -163,7 +167,7 @@ extension Volume {
     // MARK: Writing
 
     func write(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
-        let description = try openDescription(request.handle, request.session, tx)
+        let description = try openDescription(request.handle, request.session, progress, tx)
         let synchronous = description.flags & OpenFlag.dataSync != 0
         if progress.phase != 0 {
             // The data is in; an O_SYNC write ends when it is durable.
@@ -178,9 +182,8 @@ extension Volume {
         let wanted = UInt64(request.bufferLength)
         let appending = description.flags & OpenFlag.append != 0
         let moved = progress.moved
-        // The place of an append is fixed by its first step; the ticket keeps others out until its last. The description's own offset has
-        // moved with the steps.
-        let base = appending ? size - moved : request.offset >= 0 ? UInt64(request.offset) : UInt64(description.offset) - moved
+        // The place is fixed by the first step. The ticket keeps others out of the content until the last one, not off the description's offset.
+        let base = moved > 0 ? progress.done : appending ? size : request.offset >= 0 ? UInt64(request.offset) : UInt64(description.offset)
         let offset = base + moved
         if wanted == 0 { return Outcome(0) }
         guard offset < Volume.maximumSize else { throw .errno(Errno.tooBig) }
@@ -192,10 +195,12 @@ extension Volume {
         if request.offset < 0 { try descriptionForWrite(description.slot, tx).offset = Int64(offset + taken) }
         if taken < count {
             takeTicket(description.inode, tx)
+            tx.nextProgress.done = base
             return .more
         }
         if synchronous {
             tx.nextProgress.phase = 1
+            tx.nextProgress.done = 0
             return .more
         }
         return Outcome(Int64(moved + taken))

@@ -222,7 +222,7 @@ extension Volume {
     static let zeroRange: UInt32 = 16
 
     func fallocate(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
-        let description = try openDescription(request.handle, request.session, tx)
+        let description = try openDescription(request.handle, request.session, progress, tx)
         if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
         guard request.offset >= 0, request.length > 0, request.length <= Volume.maximumSize else { throw .errno(Errno.invalid) }
         let keepSize = request.flags & Volume.keepSize != 0

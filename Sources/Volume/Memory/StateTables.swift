@@ -14,6 +14,7 @@ package enum StateAddress {
 ///     60  u32 reserved blocks for data   64 u32 dirty frames that need write-back   68 u32 error generation
 ///     72  u64 record of the last change  80 u64 ticket (token of its holder, 0: none)  88 u32 first lock + 1   92 u32 last error
 ///     96  u64 record of the last change other than times   104 u32 reserved blocks for tree nodes
+///    108  u32 descriptions that hold a shared flock, or 2^32 - 1: one holds an exclusive one
 @safe package struct CoreInode {
     package static let size = 128
     package enum Flag {
@@ -108,6 +109,10 @@ package enum StateAddress {
     package var reservedNodes: UInt32 {
         get { cell.u32(104) }
         nonmutating set { cell.set(104, newValue) }
+    }
+    package var flocks: UInt32 {
+        get { cell.u32(108) }
+        nonmutating set { cell.set(108, newValue) }
     }
     func has(_ flag: UInt32) -> Bool { flags & flag != 0 }
 }

@@ -35,7 +35,7 @@ import BlockDevice
         while true {
             if let completion = queue.nextCompletion(), completion.tag == .max {
                 if completion.error != 0 {
-                    throw VolumeError(errno: completion.error, "\(operation) at block \(block) failed (errno \(completion.error))")
+                    throw VolumeError(errno: completion.error, "\(operation) at block \(block) failed: \(errorText(completion.error))")
                 }
                 return
             }

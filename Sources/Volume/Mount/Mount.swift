@@ -32,10 +32,10 @@ extension Volume {
         let device = BlockingDevice(queue)
         var superblock = try readSuperblock(device, deviceBlocks: capabilities.blockCount)
         var configuration = configuration
-        var notes: [String] = []
+        var notes: [Note] = []
         if superblock.readOnlyCompatible & ~Superblock.knownReadOnlyCompatible != 0 && !configuration.readOnly {
             configuration.readOnly = true
-            notes.append("read-only: the volume uses features this version cannot write")
+            notes.append(Note(kind: .event, text: "read-only: the volume uses features this version cannot write"))
         }
         let mayWrite = !configuration.readOnly && !capabilities.readOnly
         let recovery = Recovery(device: device, superblock: superblock, geometry: Geometry(superblock))
@@ -45,10 +45,10 @@ extension Volume {
         if !superblock.clean {
             let result = try recovery.run(write: true)
             superblock.firstSequence = result.nextSequence
-            notes.append("recovered: \(result.replayed) journal records, \(result.blocksWritten) blocks")
+            notes.append(Note(kind: .event, text: "recovered: \(result.replayed) journal records, \(result.blocksWritten) blocks"))
             if let corruption = result.corruption {
                 configuration.readOnly = true
-                notes.append("read-only: \(corruption)")
+                notes.append(Note(kind: .end, text: "read-only: \(corruption)"))
             }
         }
         if !configuration.readOnly && mayWrite {
@@ -61,7 +61,7 @@ extension Volume {
         let volume = unsafe Volume(
             superblock: superblock, queue: queue, capabilities: capabilities, memory: memory, configuration: configuration)
         volume.clock = clock
-        for note in notes { volume.note(note) }
+        for note in notes { volume.note(note.text, note.kind) }
         volume.buildFreshState()
         try volume.loadGroups(device)
         if !volume.isReadOnly { volume.startOrphans() }

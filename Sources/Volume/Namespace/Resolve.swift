@@ -127,7 +127,7 @@ extension Volume {
                 links += 1
                 if links > Volume.maximumLinks { throw .errno(Errno.loop) }
                 // The link's text, then what was not walked yet.
-                let length = Int(truncatingIfNeeded: target.size)
+                let length = Int(clamping: target.size)
                 let remaining = count - at
                 guard length > 0, length <= Volume.maximumPath - remaining else { throw .errno(length == 0 ? Errno.noEntry : Errno.nameTooLong) }
                 unsafe (buffer + length).copyMemory(from: text + at, byteCount: remaining)

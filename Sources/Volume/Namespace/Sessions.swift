@@ -5,6 +5,9 @@
     var credentials = Credentials(user: 0, group: 0)
     /// Where the volume's root appears in the client's name space ("" where paths never leave the volume).
     var prefix: [UInt8] = []
+    /// Open descriptions and record locks that it holds, for its limits. A session begins with none.
+    var descriptions = 0
+    var locks = 0
 }
 
 extension Volume {
@@ -21,6 +24,8 @@ extension Volume {
         sessions[index].used = true
         sessions[index].credentials = credentials
         sessions[index].prefix = prefix
+        sessions[index].descriptions = 0
+        sessions[index].locks = 0
         return SessionID(rawValue: UInt32(index) | UInt32(sessions[index].generation) << 16)
     }
 
@@ -47,6 +52,11 @@ extension Volume {
         freeSessions.append(index)
     }
 
+    /// What is in use of the tables: nothing, when no client is left and everything is written back.
+    package var occupancy: (sessions: Int, descriptions: Int, locks: Int, cores: Int) {
+        (sessions.count - freeSessions.count, descriptionPool.capacity - descriptionPool.available, lockPool.capacity - lockPool.available, corePool.capacity - corePool.available)
+    }
+
     @inline(__always) func sessionIndex(_ session: SessionID) -> Int? {
         let index = Int(session.rawValue & 0xFFFF)
         guard index < sessions.count, sessions[index].used, sessions[index].generation == UInt16(session.rawValue >> 16) else { return nil }
@@ -68,6 +78,14 @@ extension Volume {
         guard handle >= 0, Int(handle) < region.layout.descriptions else { throw .errno(Errno.badDescriptor) }
         let row = description(Int(handle), tx)
         guard row.used == 1, row.session == session.rawValue else { throw .errno(Errno.badDescriptor) }
+        return row
+    }
+
+    /// The same for an operation that changes content in steps. Between two steps its client may close the handle and open something else under
+    /// its number: what the earlier steps began does not go on in another file.
+    @inline(__always) func openDescription(_ handle: Int32, _ session: SessionID, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Description {
+        let row = try openDescription(handle, session, tx)
+        guard progress.ticketInode == 0 || progress.ticketInode == row.inode else { throw .errno(Errno.badDescriptor) }
         return row
     }
 

@@ -2,7 +2,7 @@
 extension Volume {
     func copyRange(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         let source = try openDescription(request.handle, request.session, tx)
-        let target = try openDescription(request.handle2, request.session, tx)
+        let target = try openDescription(request.handle2, request.session, progress, tx)
         guard (source.flags | target.flags) & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
         guard request.flags == 0, request.offset >= -1, request.offset2 >= -1 else { throw .errno(Errno.invalid) }
         let from = try inode(source.inode, tx)

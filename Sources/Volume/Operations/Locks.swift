@@ -63,8 +63,8 @@ extension Volume {
     ) -> Bool {
         var (core, type, first, last) = (core, type, first, last)
         var asking = (session, owner)
-        // A chain of waiting owners is no longer than the list of parked requests.
-        for _ in 0...engine.parked.count {
+        // As far as Linux looks (MAX_DEADLK_ITERATIONS): the time that a client may take from others has a bound.
+        for _ in 0..<10 {
             guard let holder = conflict(core, type, first, last, asking.0, asking.1, tx) else { return false }
             if holder.session == session && holder.owner == owner { return true }
             asking = (holder.session, holder.owner)
@@ -86,6 +86,7 @@ extension Volume {
         _ tx: Transaction
     ) throws(Stop) {
         let core = CoreInode(slot: coreSlot, cell: try tx.writeState(coreSlot * CoreInode.size, length: CoreInode.size))
+        tx.holder = Int(session & 0xFFFF)
         var (first, last) = (first, last)
         var keep: [(type: UInt32, first: UInt64, last: UInt64)] = []
         var previous: Int?
@@ -113,11 +114,13 @@ extension Volume {
             let writable = try lockRowForWrite(slot, tx)
             writable.cell.zero(0, LockCell.size)
             tx.givenLocks.append(slot)
-            tx.releasedLocks = true
+            tx.unlockedInode = core.inode
         }
         if type != 2 { keep.append((type, first, last)) }
         for piece in keep {
-            guard let slot = lockPool.candidate(tx.takenLocks) else { throw .errno(Errno.noLocks) }
+            guard sessions[tx.holder].locks + tx.takenLocks - tx.givenLocks.count < configuration.locksPerSession,
+                let slot = lockPool.candidate(tx.takenLocks)
+            else { throw .errno(Errno.noLocks) }
             tx.takenLocks += 1
             let row = try lockRowForWrite(slot, tx)
             row.used = 1
@@ -145,7 +148,7 @@ extension Volume {
                 if let previous { try lockRowForWrite(previous, tx).next = following } else { core.firstLock = following }
                 try lockRowForWrite(slot, tx).cell.zero(0, LockCell.size)
                 tx.givenLocks.append(slot)
-                tx.releasedLocks = true
+                tx.unlockedInode = core.inode
             } else {
                 previous = slot
             }
@@ -165,20 +168,18 @@ extension Volume {
         case 8: wanted = 0
         default: throw .errno(Errno.invalid)
         }
-        if wanted != 0 {
-            for slot in 0..<descriptionHighWater where slot != description.slot {
-                let other = self.description(slot, tx)
-                guard other.used == 1, other.inode == description.inode, other.flock != 0 else { continue }
-                if wanted == 2 || other.flock == 2 {
-                    if request.flags & 4 != 0 { throw .errno(Errno.again) }
-                    throw .lock(description.inode)
-                }
-            }
+        let held = description.flock
+        if held == wanted { return Outcome(0) }
+        let core = CoreInode(slot: Int(description.core), cell: try tx.writeState(Int(description.core) * CoreInode.size, length: CoreInode.size))
+        // Without this description's own.
+        let others = held == 2 ? 0 : core.flocks == .max ? .max : core.flocks - held
+        if wanted == 2 && others > 0 || wanted == 1 && others == .max {
+            if request.flags & 4 != 0 { throw .errno(Errno.again) }
+            throw .lock(description.inode)
         }
-        if description.flock != wanted {
-            try descriptionForWrite(description.slot, tx).flock = wanted
-            if description.flock != 1 || wanted == 0 { tx.releasedLocks = true }
-        }
+        core.flocks = wanted == 2 ? .max : others + wanted
+        try descriptionForWrite(description.slot, tx).flock = wanted
+        if held == 2 || wanted == 0 { tx.unlockedInode = description.inode }
         return Outcome(0)
     }
 }

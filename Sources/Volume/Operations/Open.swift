@@ -69,7 +69,11 @@ extension Volume {
 
     /// A new open description of the inode.
     private func install(_ request: Request, _ file: Inode, _ tx: Transaction) throws(Stop) -> Outcome {
+        guard let holder = sessionIndex(request.session), sessions[holder].descriptions < configuration.descriptionsPerSession else {
+            throw .errno(Errno.tooManyOpen)
+        }
         guard let slot = descriptionPool.candidate(tx.takenDescriptions) else { throw .errno(Errno.tableFull) }
+        tx.holder = holder
         let core = try coreForWrite(file, tx)
         core.openCount += 1
         let row = try descriptionForWrite(slot, tx)
@@ -93,7 +97,11 @@ extension Volume {
         try releaseLocks(core, session: request.session, owner: request.owner, tx)
         row.references -= 1
         if row.references > 0 { return Outcome(0) }
-        if row.flock != 0 { tx.releasedLocks = true }
+        if row.flock != 0 {
+            core.flocks = core.flocks == .max ? 0 : core.flocks - 1
+            tx.unlockedInode = row.inode
+        }
+        if let holder = sessionIndex(request.session) { tx.holder = holder }
         unsafe readAhead[row.slot] = ReadAhead()
         row.cell.zero(0, Description.size)
         tx.givenDescriptions.append(row.slot)

@@ -193,6 +193,8 @@ extension Volume {
         for number in tx.cleaned.indices { dirtySince[tx.cleaned[number]] = nil }
         for number in tx.givenDescriptions.indices { descriptionPool.give(tx.givenDescriptions[number]) }
         for number in tx.givenLocks.indices { lockPool.give(tx.givenLocks[number]) }
+        if tx.takenDescriptions != tx.givenDescriptions.count { sessions[tx.holder].descriptions += tx.takenDescriptions - tx.givenDescriptions.count }
+        if tx.takenLocks != tx.givenLocks.count { sessions[tx.holder].locks += tx.takenLocks - tx.givenLocks.count }
         if tx.freeBlocks != 0 || tx.freeInodes != 0 || !tx.freed.isEmpty { refreshGroups(tx) }
         for number in tx.freed.indices { holdFreed(tx.freed[number].start, tx.freed[number].count, sequence: journal.openSequence) }
         tx.publications.removeAll()
@@ -202,7 +204,7 @@ extension Volume {
             }
             issueOrderedWrites(tx)
         }
-        if tx.releasedLocks { wakeLockWaiters() }
+        if tx.unlockedInode != 0 { wakeLockWaiters(tx.unlockedInode) }
         for number in tx.reclaims.indices { startReclaim(tx.reclaims[number]) }
         for number in tx.flushes.indices { requestWriteback(tx.flushes[number]) }
     }

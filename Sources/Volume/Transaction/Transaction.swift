@@ -84,9 +84,11 @@
     var flushes = List<UInt64>()
     var givenDescriptions = List<Int>()
     var givenLocks = List<Int>()
-    /// Takes effect with the commit: inodes to reclaim, waiters to wake.
+    /// Takes effect with the commit: inodes to reclaim, the inode whose lock waiters are woken (0: none).
     var reclaims = List<UInt64>()
-    var releasedLocks = false
+    var unlockedInode: UInt64 = 0
+    /// Index of the session whose descriptions and locks this transaction takes or gives back.
+    var holder = 0
     var nextProgress = Progress()
     /// Tests count accesses and force misses with this: number of block accesses so far, and the one that misses (-1: none).
     var accesses = 0
@@ -129,7 +131,7 @@
         (freeBlocks, freeInodes, reserved) = (0, 0, 0)
         (takenCores, takenDescriptions, takenLocks) = (0, 0, 0)
         accesses = 0
-        releasedLocks = false
+        unlockedInode = 0
         missing.removeAll()
         freed.removeAll()
         publications.removeAll()

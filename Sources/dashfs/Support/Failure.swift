@@ -21,6 +21,7 @@ struct Failure: Error {
         init(errno number: Int32, otherwise: Status = .system) {
             switch number {
             case ENOENT, ENOTDIR: self = .noInput
+            case ENAMETOOLONG: self = .usage
             case EACCES, EPERM, EROFS: self = .noPermission
             case EBUSY, EADDRINUSE, ECONNREFUSED, ETIMEDOUT, ENOTSUP, EAGAIN: self = .unavailable
             case EIO, ENXIO, ENODEV: self = .inputOutput
@@ -40,7 +41,10 @@ struct Failure: Error {
     }
 
     init(_ error: DeviceError) { self.init(Status(errno: error.errno, otherwise: .data), error.description) }
-    init(_ error: VolumeError, device: String) { self.init(Status(errno: error.errno, otherwise: .data), "\(device): \(error.message)") }
+    init(_ error: VolumeError, device: String) {
+        let hint = error.errno == ENOSPC && !error.message.contains(";") ? "; make room there, or choose a smaller --size" : ""
+        self.init(Status(errno: error.errno, otherwise: .data), "\(device): \(error.message)\(hint)")
+    }
     init(_ error: ServerError) { self.init(Status(errno: error.errno), error.message) }
     init(_ error: InterceptionError) { self.init(.unavailable, "\(error.description); `dashfs doctor` says more") }
 
