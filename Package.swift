@@ -80,7 +80,9 @@ let package = Package(
         .testTarget(
             name: "InterceptionTests", dependencies: ["Interception"], exclude: ["Programs"], swiftSettings: ordinary),
         .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport", "dashfs-device-bench"], swiftSettings: ordinary),
-        .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport"], swiftSettings: ordinary),
+        // A process that is killed between two stores, for VolumeTests.
+        .executableTarget(name: "dashfs-victim", dependencies: ["Volume", "BlockDevice", "TestSupport"], path: "Tests/Victim", swiftSettings: ordinary),
+        .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport", "CSystem", "dashfs-victim"], swiftSettings: ordinary),
         .testTarget(name: "ProgramTests", swiftSettings: ordinary),
         .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),
     ]

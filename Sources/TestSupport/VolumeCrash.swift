@@ -27,41 +27,99 @@ import Volume
     private var changes: [Int: [Int]] = [:]
     private var signatures: [Int: String] = [:]
     package let configuration: Volume.Configuration
-    package private(set) var records: UInt64 = 0
+
+    /// What becomes of a workload when an operation is answered as the model does not have it.
+    package enum Mismatch {
+        /// It is the volume's mistake.
+        case throwing
+        /// A device fails: the workload ends, and the operation has happened or not.
+        case stopping
+        /// A device lies: the rest runs, for its own sake.
+        case goingOn
+    }
+    /// The first mismatch that did not throw.
+    package private(set) var problem: String?
+    /// The step whose operation was answered with an error: it has happened, or in part, or not.
+    private var limbo: Int?
+    /// What never came to its end.
+    package private(set) var hung: String?
 
     /// Formats, mounts and runs `count` operations. Throws where the volume does not do what the model does.
-    package init(
-        seed: UInt64, operations count: Int, configuration: Volume.Configuration, shape: WorkloadShape = .crash,
+    package convenience init(
+        seed: UInt64, operations count: Int, configuration: Volume.Configuration, shape: WorkloadShape = .crash, slowHome: Bool = false,
         capabilities: @escaping (inout DeviceCapabilities) -> Void = { _ in }
     ) throws {
         let empty = try MemoryDevice(size: VolumeHarness.smallSize)
         try VolumeHarness.format(empty)
-        recording = RecordingDevice(
-            copying: empty, seed: seed, schedule: .init(shuffled: true, maximumDelay: 3), configure: capabilities)
+        var schedule = RecordingDevice.Schedule(shuffled: true, maximumDelay: 3)
+        if slowHome {
+            // The journal runs ahead of what goes home: its ring fills, and much is replaced or freed while it is being written.
+            schedule.slowFrom = 257 * 4096
+            schedule.slowness = 300
+        }
+        var left = count
+        try self.init(
+            RecordingDevice(copying: empty, seed: seed, schedule: schedule, configure: capabilities),
+            VolumeWorkload(seed: seed, shape: shape), configuration: configuration
+        ) {
+            left -= 1
+            return left < 0 ? nil : $0.next()
+        }
+    }
+
+    /// Mounts a formatted device that holds what the workload's model says, and runs what `next` gives.
+    package init(
+        _ recording: RecordingDevice, _ start: VolumeWorkload, configuration: Volume.Configuration, mismatch: Mismatch = .throwing,
+        mounted: () -> Void = {}, next: (inout VolumeWorkload) -> VolumeOperation?
+    ) throws {
+        self.recording = recording
         self.configuration = configuration
         let volume = try VolumeHarness(recording, configuration: configuration)
-        var workload = VolumeWorkload(seed: seed, shape: shape)
-        steps.append(Step(operation: .sync, began: 0, answered: 0, model: workload.model))
-        for number in 0..<count {
-            let operation = workload.next()
+        if mismatch != .throwing { volume.mayHang = true }
+        var workload = start
+        steps.append(Step(operation: .sync, began: 0, answered: recording.log.events.count, model: workload.model))
+        mounted()
+        while let operation = next(&workload) {
             volume.monotonic += UInt64(workload.random.below(1_500_000_000))
             volume.wall += 1_000_000
             let before = workload.model
             let began = recording.log.events.count
-            if let problem = workload.perform(operation, on: volume) {
-                throw VolumeError(errno: 5, "seed \(seed), operation \(number): \(problem); \(volume.volume.takeNotes())")
+            let found = workload.perform(operation, on: volume)
+            if let found, mismatch == .throwing {
+                throw VolumeError(errno: 5, "operation \(steps.count - 1): \(found); \(volume.volume.takeNotes())")
             }
-            var step = Step(operation: operation, began: began, answered: recording.log.events.count, model: workload.model)
+            var step = Step(operation: operation, began: began, answered: found == nil ? recording.log.events.count : .max, model: workload.model)
             note(operation, before, &step)
+            if found != nil && mismatch == .stopping {
+                limbo = steps.count
+                step.synced = nil
+                // A name that an error was answered for has not changed; of bytes, any part may have.
+                if workload.model.signature() != before.signature() {
+                    workload.model = before
+                    step.model = before
+                }
+            }
             for (id, node) in workload.model.nodes where node.kind == .file && before.nodes[id]?.content != node.content {
                 changes[id, default: []].append(steps.count)
             }
             steps.append(step)
+            problem = problem ?? found
+            if found != nil && mismatch == .stopping { break }
             for _ in 0..<workload.random.below(4) { volume.volume.poll() }
         }
+        if problem != nil && mismatch == .stopping {
+            // Whoever is told of success now is told the truth.
+            for (slot, handle) in workload.handles.sorted(by: { $0.key < $1.key }) {
+                let began = recording.log.events.count
+                guard volume.fsync(handle) == 0, let node = workload.model.handles[slot]?.node else { continue }
+                steps.append(Step(
+                    operation: .fsync(slot: slot, dataOnly: false), began: began, answered: recording.log.events.count, model: workload.model, synced: node))
+            }
+        }
         volume.settle(polls: 3)
+        if volume.unanswered > 0 { hung = volume.unfinished }
         let notes = volume.volume.takeNotes()
-        if !notes.isEmpty { throw VolumeError(errno: 5, "seed \(seed): \(notes)") }
+        if !notes.isEmpty && mismatch == .throwing { throw VolumeError(errno: 5, "\(notes)") }
     }
 
     private func note(_ operation: VolumeOperation, _ before: VolumeModel, _ step: inout Step) {
@@ -98,7 +156,7 @@ import Volume
         }
         var problem = ""
         for prefix in candidates {
-            guard let reason = judge(files, volume, prefix: prefix, last: last, cut: cut) else { return nil }
+            guard let reason = judge(files, volume, prefix: prefix, last: last, cut: cut) else { return grow(files, volume) }
             problem = "after operations \(first)...\(last), names of \(prefix): \(reason)"
         }
         return problem
@@ -110,7 +168,7 @@ import Volume
             for number in stride(from: last, through: 1, by: -1) {
                 let step = steps[number]
                 if let synced = step.synced, synced == 0 || synced == node, step.answered <= cut {
-                    base = number
+                    base = limbo.map { number > $0 ? $0 - 1 : number } ?? number
                     break
                 }
                 if step.replaced == node && number <= prefix {
@@ -123,6 +181,19 @@ import Volume
                 if let content = steps[number].model.nodes[node]?.content { contents.append(content) }
             }
             if let problem = judge(volume.content(file.path, file.size), file, contents) { return "\(problem) (synced by \(base))" }
+        }
+        return nil
+    }
+
+    /// nil: files that grow get zeros, whatever was beyond their end before.
+    private func grow(_ files: [(path: String, size: Int)], _ volume: VolumeHarness) -> String? {
+        var grown: Set<UInt64> = []
+        for file in files where grown.insert(volume.status(file.path).status.inode).inserted {
+            let size = (file.size / 4096 + 40) * 4096
+            guard volume.truncate(file.path, Int64(size)) == 0 else { return "\(file.path) cannot grow" }
+            if let place = volume.content(file.path, size).dropFirst(file.size).firstIndex(where: { $0 != 0 }) {
+                return "\(file.path): grown from \(file.size) bytes, it has something at \(place)"
+            }
         }
         return nil
     }

@@ -11,9 +11,21 @@ import Volume
     package private(set) var session: SessionID
     /// What outlives a server.
     package let memory: UnsafeMutableRawBufferPointer
+    private let ownsMemory: Bool
     private let path: UnsafeMutableRawPointer
     private let path2: UnsafeMutableRawPointer
     private var nextToken: UInt64 = 1
+    /// How the last `list` ended; 0: well.
+    package private(set) var listError: Int64 = 0
+    /// What never comes to its end is counted, and the test goes on: with planted bugs, and on hostile images.
+    package var mayHang: Bool
+    package private(set) var unanswered = 0
+    /// What the volume said of the last of them.
+    package private(set) var unfinished = ""
+    /// Polls after which a request counts as never answered.
+    package var patience = 200_000
+    /// What was asked for while misses were being forced.
+    package private(set) var forced: Set<Opcode> = []
     package var wall: Int64 = 1_000_000_000_000_000_000
     package var monotonic: UInt64 = 1
 
@@ -42,14 +54,18 @@ import Volume
 
     /// - Parameters:
     ///   - adopting: memory of a harness that is gone, and its session: goes on with a copy of it instead of mounting.
+    ///   - shared: memory to be used, which outlives this object.
     package init(
         _ device: any BlockDevice, configuration: Volume.Configuration = VolumeHarness.smallConfiguration(),
-        credentials: Credentials = Credentials(user: 0, group: 0), adopting: (memory: [UInt8], session: SessionID)? = nil
+        credentials: Credentials = Credentials(user: 0, group: 0), adopting: (memory: [UInt8], session: SessionID)? = nil,
+        shared: MappedMemory? = nil
     ) throws {
         self.device = device
+        mayHang = configuration.plantedBug != .none
         let queue = try device.makeQueue(depth: 128)
         let size = try Volume.memorySize(queue, device.capabilities, configuration: configuration)
-        unsafe memory = .allocate(byteCount: size, alignment: 4096)
+        ownsMemory = shared == nil
+        unsafe memory = shared?.bytes ?? .allocate(byteCount: size, alignment: 4096)
         unsafe memory.initializeMemory(as: UInt8.self, repeating: 0)
         unsafe path = .allocate(byteCount: 4096, alignment: 8)
         unsafe path2 = .allocate(byteCount: 4096, alignment: 8)
@@ -66,7 +82,7 @@ import Volume
             unsafe volume = try Volume.mount(
                 queue, device.capabilities, memory: base, configuration: configuration, clock: .init(wall: wall, monotonic: monotonic))
         } catch {
-            unsafe memory.deallocate()
+            if ownsMemory { unsafe memory.deallocate() }
             unsafe path.deallocate()
             unsafe path2.deallocate()
             throw error
@@ -76,7 +92,7 @@ import Volume
     }
 
     deinit {
-        unsafe memory.deallocate()
+        if ownsMemory { unsafe memory.deallocate() }
         unsafe path.deallocate()
         unsafe path2.deallocate()
     }
@@ -102,16 +118,20 @@ import Volume
         request.token = nextToken
         nextToken += 1
         change(&request)
+        if volume.forceMissAt >= 0 { forced.insert(opcode) }
         volume.clock = .init(wall: wall, monotonic: monotonic)
         return volume.submit(request)
     }
 
     /// Polls until a parked request is answered.
-    package func wait(limit: Int = 200_000) -> Completion {
-        for _ in 0..<limit {
+    package func wait() -> Completion {
+        for _ in 0..<patience {
             volume.poll()
             if let completion = volume.nextCompletion() { return completion }
         }
+        unanswered += 1
+        unfinished = volume.unfinished
+        if mayHang { return Completion(token: 0, result: -1000) }
         fatalError("a request is never answered: \(volume.unfinished); notes: \(volume.takeNotes())")
     }
 
@@ -121,7 +141,9 @@ import Volume
     }
 
     package func unmount() {
-        for _ in 0..<200_000 where volume.shutdown() { return }
+        for _ in 0..<patience where volume.shutdown() { return }
+        unanswered += 1
+        if mayHang { return }
         fatalError("the volume does not come to its end: \(volume.unfinished); notes: \(volume.takeNotes())")
     }
 
@@ -156,6 +178,21 @@ import Volume
                 unsafe $0.buffer = raw.baseAddress
                 $0.bufferLength = count
             }.result
+        }
+    }
+
+    /// The answer of a write that does not park; nil where it does.
+    package func startWrite(_ handle: Int64, _ bytes: [UInt8], at offset: Int64) -> Int64? {
+        var bytes = bytes
+        let count = bytes.count
+        return unsafe bytes.withUnsafeMutableBytes { raw in
+            start(.write) {
+                $0.handle = Int32(truncatingIfNeeded: handle)
+                $0.offset = offset
+                $0.length = UInt64(count)
+                unsafe $0.buffer = raw.baseAddress
+                $0.bufferLength = count
+            }?.result
         }
     }
 
@@ -202,8 +239,12 @@ import Volume
 
     /// Names and inode numbers, without `.` and `..`, sorted by name.
     package func list(_ name: String) -> [(name: String, inode: UInt64)] {
+        listError = 0
         let handle = open(name, 0o200000)
-        guard handle >= 0 else { return [] }
+        guard handle >= 0 else {
+            listError = handle
+            return []
+        }
         defer { _ = close(handle) }
         var found: [(name: String, inode: UInt64)] = []
         while true {
@@ -215,6 +256,7 @@ import Volume
                     $0.bufferLength = 4096
                 }.result
             }
+            listError = min(count, 0)
             if count <= 0 { break }
             var at = 0
             while at < Int(count) {

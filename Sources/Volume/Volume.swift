@@ -24,6 +24,8 @@ import BlockDevice
         public var treeFanout = Node.maximumSlots
         /// Secret of this mount, from a good generator: forged journal records in file data do not know it.
         public var nonce: UInt64 = 0
+        /// For tests of the tests.
+        package var plantedBug = PlantedBug.none
         public init() {}
     }
 
@@ -89,6 +91,10 @@ import BlockDevice
     var descriptionHighWater = 0
     /// Inodes whose in-core attributes or data are newer than the durable ones, and since when.
     var dirtySince = NumberTable<UInt64>()
+    /// The same in the order of time. Each inode of `dirtySince` has its entry here or a write-back task; entries that `dirtySince` does not
+    /// know any more are skipped.
+    var dirtyQueue: [(inode: UInt64, since: UInt64)] = []
+    var dirtyQueueHead = 0
 
     // Journal and I/O.
     var journal: Journal
@@ -109,7 +115,6 @@ import BlockDevice
     let pathBuffers = PathBuffers()
     var escapeLength = 0
     var escapeSecond = false
-    var nextWritebackScan: UInt64 = 0
     /// Inodes whose write-back failed: how often, and with what.
     var writebackErrors: [UInt64: (generation: UInt32, errno: Int32)] = [:]
 
@@ -118,6 +123,10 @@ import BlockDevice
     var journalStarved = false
     var framesStarved = false
     var isShuttingDown = false
+    /// Inodes whose doomed extents could not be removed: nobody waits for that before the next mount tries again.
+    var unreclaimable: Set<UInt64> = []
+    /// Inodes whose write-back failed while the volume was coming to its end: that end is not an orderly one.
+    var abandoned: Set<UInt64> = []
     /// Completions were taken that `advance` has not seen the consequences of.
     var needsPoll = false
     var cleanShutdownDone = false
@@ -126,8 +135,11 @@ import BlockDevice
     /// Block accesses of the last attempt that ended without a miss, while misses are being forced: what a test iterates over.
     package internal(set) var lastAccesses = 0
 
-    /// Levels of the deepest tree that grew here: tests assert that they have had deep ones.
-    package internal(set) var deepestTree = 0
+    /// Levels of the deepest trees that grew here, of directories and of extents: tests assert that they have had deep ones.
+    package internal(set) var deepestDirectory = 0
+    package internal(set) var deepestExtents = 0
+    /// Blocks of journal written since the mount.
+    package var journalBlocksWritten: UInt64 { journal.head }
 
     // Test hook of Apply.swift: `abortHook` is called between two stores.
     package var applySteps = 0
@@ -142,7 +154,7 @@ import BlockDevice
     static func layout(_ configuration: Configuration, journalBlocks: UInt64) -> Region.Layout {
         Region.Layout(
             frames: max(64, configuration.cacheFrames), inodes: max(64, configuration.coreInodes), descriptions: max(64, configuration.descriptions),
-            locks: max(64, configuration.locks), batch: Int(min(max(journalBlocks / 4, 32), 256)) * BlockLayout.size)
+            locks: max(64, configuration.locks), batch: Int(min(max(journalBlocks / 4, 32), UInt64(JournalLayout.maximumBlocks))) * BlockLayout.size)
     }
 
     /// A volume over memory of `regionSize` bytes, zeroed. `Volume.mount` is the way in.
@@ -169,6 +181,7 @@ import BlockDevice
         unsafe readAhead.initialize(repeating: ReadAhead(), count: layout.descriptions)
         imageStamp = Array(repeating: 0, count: layout.frames)
         journal = Journal(ring: superblock.journalBlocks, batchCapacity: min(layout.batch, capabilities.maximumTransfer), firstSequence: superblock.firstSequence)
+        journal.bug = configuration.plantedBug
         isReadOnly = configuration.readOnly || capabilities.readOnly
         systemReserve = min(max(Int(superblock.blockCount / 200), 64), 8192)
     }

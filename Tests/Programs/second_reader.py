@@ -2,6 +2,7 @@
 """A second reader of DashFS volumes, written from docs/FORMAT.md alone.
 
     second_reader.py IMAGE          every file of the image: path, what it is, the checksum of its bytes; and all that is wrong with it
+    second_reader.py --all IMAGE...     the same for each of them, one after the other
     second_reader.py --extract IMAGE DIR   also writes its directories, files and symlinks below DIR, which must not be there
     second_reader.py --walk DIR     the same listing of a directory, made by system calls (for comparing: `dashfs run -- … --walk /dash`)
     second_reader.py --self-test    the checksum and hash functions against published values
@@ -657,6 +658,8 @@ def main():
     if arguments == ["--self-test"]:
         self_test()
         return 0
+    if arguments[:1] == ["--all"]:
+        return list_all(arguments[1:])
     if len(arguments) == 1 and not arguments[0].startswith("--"):
         listing = list_image
     elif len(arguments) == 2 and arguments[0] == "--walk":
@@ -673,6 +676,20 @@ def main():
         print(f"WRONG: {e}")
         return 2
     return 0 if listing.sound else 1
+
+
+def list_all(images):
+    worst = 0
+    for image in images:
+        print(f"image {image}")
+        try:
+            for text in list_image(image):
+                print(text)
+            worst = max(worst, 0 if list_image.sound else 1)
+        except Unreadable as e:
+            print(f"WRONG: {e}")
+            worst = 2
+    return worst
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-/// What happens when something runs out or the device fails: an errno at the right call, nothing changed, no trap, no hang.
+/// What happens when something runs out: an errno at the right call, nothing changed, no trap, no hang.
 import BlockDevice
 import TestSupport
 import Testing
@@ -143,37 +143,5 @@ import Volume
         #expect(held >= 60 && held <= 64)
         #expect(lock(2, 0) == 0)
         #expect(lock(1, 0) == 0)
-    }
-
-    /// The Nth request of a kind fails, once or for ever: right data or an errno, never a hang; and after that the rest still comes to an end.
-    @Test(arguments: [DeviceOperation.read, .write, .flush]) func deviceFaultsBecomeErrnos(kind: DeviceOperation) throws {
-        let empty = try MemoryDevice(size: VolumeHarness.smallSize)
-        try VolumeHarness.format(empty)
-        var failures = 0
-        for number in 0..<80 {
-            for forever in [false, true] {
-                let seed = UInt64(number)
-                let device = RecordingDevice(copying: empty, seed: seed, schedule: .init(shuffled: true, maximumDelay: 2))
-                let volume = try VolumeHarness(device)
-                device.plan(DeviceFault(.error(5), on: [kind], after: number / 2, forever: forever))
-                var workload = VolumeWorkload(seed: seed, shape: .crash)
-                var hurt = false
-                for step in 0..<120 {
-                    let operation = workload.next()
-                    volume.monotonic += 500_000_000
-                    guard let problem = workload.perform(operation, on: volume) else { continue }
-                    if hurt { continue }
-                    let isErrno = ["result -5,", "result -30,", "result -117,", "seek: -5", "seek: -117"].contains { problem.contains($0) }
-                    #expect(isErrno, "\(kind) \(number) \(forever), operation \(step): \(problem)")
-                    hurt = true
-                    failures += 1
-                }
-                if kind == .flush && forever && hurt {
-                    let handle = volume.open("/", 0)
-                    if volume.volume.isReadOnly && handle >= 0 { #expect(volume.fsync(handle) < 0, "no false success after a failed flush") }
-                }
-            }
-        }
-        #expect(failures > 20, "\(kind): only \(failures) faults were felt")
     }
 }

@@ -50,7 +50,7 @@ private struct Attempt {
         ] as [(String, Int, Int64)] {
             list.append(handle("write \(count) at \(offset)", file) { "\($0.write($1, bytes(count, 5), at: offset))" })
             list.append(handle("read \(count) at \(offset)", file) { "\($0.read($1, count, at: offset))" })
-            for mode in [0, 3, 16] as [UInt32] { list.append(handle("allocate \(mode) \(count) at \(offset)", file) { "\($0.allocate($1, mode, offset, UInt64(count)))" }) }
+            for mode in [0, 3, 16, 17] as [UInt32] { list.append(handle("allocate \(mode) \(count) at \(offset)", file) { "\($0.allocate($1, mode, offset, UInt64(count)))" }) }
         }
         list.append(Attempt(name: "fsync", prepare: {
             let handle = $0.open("/large", 2)
@@ -72,6 +72,24 @@ private struct Attempt {
         list.append(Attempt(name: "getxattr") { volume, _ in "\(volume.attribute("/small", "user.big") ?? [])" })
         list.append(Attempt(name: "readlink") { volume, _ in volume.target("/long0") })
         list.append(Attempt(name: "list") { volume, _ in "\(volume.list("/d").map { $0.name })" })
+        list.append(path(.null, "/"))
+        list.append(Attempt(name: "statfs") { volume, _ in
+            var buffer = [UInt64](repeating: 0, count: 8)
+            return unsafe buffer.withUnsafeMutableBytes { raw in
+                "\(volume.run(.statfs) { unsafe $0.buffer = raw.baseAddress; $0.bufferLength = 64 }.result)"
+            }
+        })
+        list.append(Attempt(name: "listxattr") { volume, _ in "\(volume.attributes("/small").keys.sorted())" })
+        list.append(Attempt(name: "sync", prepare: {
+            let handle = $0.open("/large", 2)
+            _ = $0.write(handle, bytes(70_000, 9), at: 3000)
+            return handle
+        }) { volume, _ in "\(volume.run(.sync).result)" })
+        list.append(handle("lock", "/large") { volume, handle in
+            "\(volume.run(.lock) { $0.handle = Int32(handle); $0.flags = 6; $0.argument = 1; $0.offset = 5; $0.length = 10; $0.owner = 1 }.result)"
+        })
+        list.append(handle("flock", "/large") { volume, handle in "\(volume.run(.flock) { $0.handle = Int32(handle); $0.flags = 2 }.result)" })
+        list.append(handle("setflags", "/large") { volume, handle in "\(volume.run(.setflags) { $0.handle = Int32(handle); $0.flags = 0o1002002 }.result)" })
         list.append(Attempt(name: "stat") { volume, _ in "\(volume.status("/d/e3"))" })
         return list
     }
@@ -105,7 +123,7 @@ private struct Attempt {
     }
 
     /// Result, accesses, and a checksum of everything but the journal.
-    private static func run(_ attempt: Attempt, on image: SharedImage, missAt: Int) throws -> (result: String, accesses: Int, bytes: UInt64) {
+    private static func run(_ attempt: Attempt, on image: SharedImage, missAt: Int, _ covered: inout Set<Opcode>) throws -> (result: String, accesses: Int, bytes: UInt64) {
         let device = image.privateDevice(description: "a copy") { $0.atomicWriteUnit = 512 }
         let volume = try VolumeHarness(device, configuration: configuration)
         let handle = attempt.prepare(volume)
@@ -113,6 +131,7 @@ private struct Attempt {
         let result = attempt.act(volume, handle)
         volume.volume.forceMissAt = -1
         let accesses = volume.volume.lastAccesses
+        covered.formUnion(volume.forced)
         let closed = volume.volume.takeNotes()
         volume.unmount()
         return (result + closed.map(\.text).joined(), accesses, CrashTests.groups(device))
@@ -121,12 +140,13 @@ private struct Attempt {
     @Test func everyAccessOfEveryOperationMayMiss() throws {
         let image = try ForcedMissTests.prepared()
         var total = 0
+        var covered: Set<Opcode> = []
         for attempt in ForcedMissTests.attempts {
-            let expected = try ForcedMissTests.run(attempt, on: image, missAt: -1)
+            let expected = try ForcedMissTests.run(attempt, on: image, missAt: -1, &covered)
             // The highest number that any attempt of the operation gets to.
-            let count = try ForcedMissTests.run(attempt, on: image, missAt: Int.max).accesses
+            let count = try ForcedMissTests.run(attempt, on: image, missAt: Int.max, &covered).accesses
             for number in 0..<min(count + 2, 120) {
-                let found = try ForcedMissTests.run(attempt, on: image, missAt: number)
+                let found = try ForcedMissTests.run(attempt, on: image, missAt: number, &covered)
                 let sameResult = found.result == expected.result
                 #expect(sameResult, "\(attempt.name), miss at \(number): \(found.result.prefix(80)), expected \(expected.result.prefix(80))")
                 #expect(found.bytes == expected.bytes, "\(attempt.name), miss at \(number) of \(count): other bytes")
@@ -134,6 +154,7 @@ private struct Attempt {
             }
         }
         print("forced misses: \(total)")
-        #expect(total > 500)
+        #expect(total > 1000)
+        #expect(covered == Set(Opcode.allCases), "without a miss: \(Set(Opcode.allCases).subtracting(covered))")
     }
 }

@@ -14,52 +14,88 @@ import Volume
     }
 
     /// Accesses of blocks stand for the cost: they do not depend on the machine.
-    @Test func aLargeDirectoryCostsHardlyMoreThanASmallOne() throws {
-        let volume = try volume(blocks: 4 * 8192)
+    @Test func aDirectoryOfAMillionCostsHardlyMoreThanOneOfAThousand() throws {
+        let device = try MemoryDevice(size: UInt64(8192 + 34 * 32_256 + 2) * 4096)
+        try VolumeHarness.format(device, blocksPerGroup: 32_256, journalBlocks: 8192, inodes: 1_050_000)
+        var configuration = VolumeHarness.smallConfiguration()
+        configuration.cacheFrames = 32_768
+        let volume = try VolumeHarness(device, configuration: configuration)
         var cost: [Int: (create: Int, lookup: Int)] = [:]
         var made = 0
-        for size in [1000, 20_000] {
+        for size in [1000, 1_000_000] {
             while made < size {
-                #expect(volume.run(.mknod, "/n\(made)") { $0.mode = 0o100644 }.result == 0)
+                let result = volume.run(.mknod, "/n\(made)") { $0.mode = 0o100644 }.result
+                guard result == 0 else {
+                    Issue.record("entry \(made): \(result)")
+                    return
+                }
                 made += 1
             }
             volume.volume.forceMissAt = Int.max
             var sums = (create: 0, lookup: 0)
-            for number in 0..<50 {
+            for number in 0..<100 {
                 #expect(volume.run(.mknod, "/x\(size)-\(number)") { $0.mode = 0o100644 }.result == 0)
                 sums.create += volume.volume.lastAccesses
-                #expect(volume.status("/n\(number * 7 + 13)").result == 0)
+                #expect(volume.status("/n\(number * (size / 100) + 7)").result == 0)
                 sums.lookup += volume.volume.lastAccesses
             }
             volume.volume.forceMissAt = -1
             cost[size] = sums
         }
-        if let small = cost[1000], let large = cost[20_000] {
-            #expect(large.create <= small.create * 2, "create: \(large.create) accesses, \(small.create) at 1,000")
-            #expect(large.lookup <= small.lookup * 2, "lookup: \(large.lookup) accesses, \(small.lookup) at 1,000")
+        if let small = cost[1000], let large = cost[1_000_000] {
+            print("accesses per create and lookup: \(Double(small.create) / 100), \(Double(small.lookup) / 100) at 1,000; "
+                + "\(Double(large.create) / 100), \(Double(large.lookup) / 100) at 1,000,000")
+            #expect(large.create <= small.create * 2)
+            #expect(large.lookup <= small.lookup * 2)
         }
-        #expect(volume.list("/").count == 20_100)
+        #expect(volume.volume.deepestDirectory >= 3)
+        #expect(volume.run(.unlink, "/n500000").result == 0)
+        #expect(volume.status("/n500000").result == -2)
+        volume.unmount()
+        #expect(try VolumeChecker(device).run() == [])
     }
 
     @Test func aSparseFileOfEightTebibytes() throws {
-        let volume = try volume()
+        let device = try MemoryDevice(size: VolumeHarness.smallSize)
+        try VolumeHarness.format(device)
+        let volume = try VolumeHarness(device)
         let handle = volume.open("/sparse", 0o102)
         let end: Int64 = 8 << 40
-        for place in [0, end / 3, end - 5] { #expect(volume.write(handle, [1, 2, 3, 4, 5], at: place) == 5) }
+        let places = [0, end / 3, end - 5]
+        for place in places { #expect(volume.write(handle, [1, 2, 3, 4, 5], at: place) == 5) }
         #expect(volume.fsync(handle) == 0)
         #expect(volume.status("/sparse").status.size == end)
         #expect(volume.status("/sparse").status.blocks < 200)
         #expect(volume.read(handle, 7, at: end - 7).bytes == [0, 0, 1, 2, 3, 4, 5])
         #expect(volume.read(handle, 4, at: end / 2).bytes == [0, 0, 0, 0])
-        let found = volume.run(.seek) {
-            $0.handle = Int32(handle)
-            $0.offset = 4096
-            $0.flags = 3
-        }.result
-        #expect(found == end / 3 / 4096 * 4096)
-        #expect(volume.truncate("/sparse", 3) == 0)
-        #expect(volume.read(handle, 10, at: 0).bytes == [1, 2, 3])
+        func seek(_ offset: Int64, _ whence: UInt32) -> Int64 {
+            volume.run(.seek) {
+                $0.handle = Int32(handle)
+                $0.offset = offset
+                $0.flags = whence
+            }.result
+        }
+        let (data, hole): (UInt32, UInt32) = (3, 4)
+        let page = { (place: Int64) in place / 4096 * 4096 }
+        #expect(seek(0, data) == 0 && seek(0, hole) == 4096)
+        #expect(seek(4096, data) == page(end / 3) && seek(4096, hole) == 4096)
+        #expect(seek(end / 3, hole) == page(end / 3) + 4096)
+        #expect(seek(end / 3 + 4096, data) == page(end - 5))
+        #expect(seek(end - 5, hole) == end && seek(end, data) == -6)
+        // Growing, cutting in the middle of a hole, of a block, and to nothing.
+        #expect(volume.truncate("/sparse", Int64.max) == 0 && volume.truncate("/sparse", end / 2) == 0)
+        #expect(seek(end / 3 + 4096, data) == -6)
+        #expect(volume.truncate("/sparse", end / 3 + 2) == 0 && volume.truncate("/sparse", end) == 0)
+        #expect(volume.read(handle, 5, at: end / 3).bytes == [1, 2, 0, 0, 0])
+        #expect(volume.read(handle, 5, at: end - 5).bytes == [0, 0, 0, 0, 0])
         volume.unmount()
+        #expect(try VolumeChecker(device).run() == [])
+        let again = try VolumeHarness(device)
+        #expect(again.truncate("/sparse", 3) == 0)
+        #expect(again.read(again.open("/sparse"), 10, at: 0).bytes == [1, 2, 3])
+        #expect(again.status("/sparse").status.blocks == 8)
+        again.unmount()
+        #expect(try VolumeChecker(device).run() == [])
     }
 
     @Test func longNamesTargetsAndAttributes() throws {

@@ -10,7 +10,7 @@ struct SecondReaderTests {
     static let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appendingPathComponent("Programs/second_reader.py").path
 
-    func read(_ arguments: [String]) throws -> (status: Int32, output: String) {
+    static func read(_ arguments: [String]) throws -> (status: Int32, output: String) {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         process.arguments = ["python3", Self.script] + arguments
@@ -22,6 +22,8 @@ struct SecondReaderTests {
         process.waitUntilExit()
         return (process.terminationStatus, String(decoding: bytes, as: UTF8.self))
     }
+
+    func read(_ arguments: [String]) throws -> (status: Int32, output: String) { try Self.read(arguments) }
 
     /// A formatted device in memory and a directory, removed at the end, in which `image` writes down what the device holds.
     func withDevice(_ body: (_ directory: String, _ device: MemoryDevice, _ image: () throws -> String) throws -> Void) throws {
@@ -173,6 +175,36 @@ struct SecondReaderTests {
             #expect(kinds.isSuperset(of: [1, 2, 3, 4, 5, 7]), "\(kinds)")
         }
     }
+}
+
+/// Images of other tests, for the second reader: files that go with this object.
+final class Images {
+    private let directory: String
+    private var paths: [String] = []
+
+    init() throws {
+        directory = NSTemporaryDirectory() + "/images-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: directory) }
+
+    func add(_ device: MemoryDevice) throws {
+        let path = directory + "/\(paths.count)"
+        let file = unsafe open(path, O_CREAT | O_WRONLY, 0o600)
+        defer { close(file) }
+        guard file >= 0, unsafe ftruncate(file, device.bytes.count) == 0 else { throw VolumeError(errno: errno, path) }
+        // Blocks of zeros stay holes.
+        for offset in unsafe stride(from: 0, to: device.bytes.count, by: 4096) {
+            let block = unsafe UnsafeRawBufferPointer(rebasing: device.bytes[offset..<offset + 4096])
+            if unsafe !block.contains(where: { $0 != 0 }) { continue }
+            guard unsafe pwrite(file, block.baseAddress, 4096, off_t(offset)) == 4096 else { throw VolumeError(errno: errno, path) }
+        }
+        paths.append(path)
+    }
+
+    /// Status 0 where nothing is wrong with any of them.
+    func read() throws -> (status: Int32, output: String) { try SecondReaderTests.read(["--all"] + paths) }
 }
 
 /// splitmix64: a seed gives the same numbers everywhere.

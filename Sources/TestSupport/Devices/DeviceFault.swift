@@ -45,7 +45,7 @@ package struct DeviceFault: Sendable {
 /// A planned fault with its count.
 struct ArmedFault {
     let fault: DeviceFault
-    private var seen = 0
+    private(set) var seen = 0
 
     init(_ fault: DeviceFault) { self.fault = fault }
 

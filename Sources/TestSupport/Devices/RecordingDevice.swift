@@ -14,6 +14,9 @@ import Glibc
         package var shuffled = false
         /// Each request is held back for a random number of polls below this.
         package var maximumDelay = 0
+        /// Changes from this offset on are held back for so many polls more.
+        package var slowFrom = Int.max
+        package var slowness = 0
         package init(shuffled: Bool = false, maximumDelay: Int = 0) {
             self.shuffled = shuffled
             self.maximumDelay = maximumDelay
@@ -74,6 +77,9 @@ import Glibc
 
     package func clearFaults() { faults.removeAll() }
 
+    /// For each planned fault, the requests that it has counted.
+    package var faultCounts: [Int] { faults.map(\.seen) }
+
     package func makeQueue(depth: Int) throws(DeviceError) -> any DeviceQueue { RecordingQueue(device: self, depth: depth) }
 
     package func close() {}
@@ -88,7 +94,7 @@ import Glibc
 
     fileprivate func submit(_ request: consuming PendingRequest, forceUnitAccess: Bool) {
         request.fault = strike(request.operation, offset: UInt64(request.offset), length: request.length)
-        request.notBefore = random.below(schedule.maximumDelay)
+        request.notBefore = random.below(schedule.maximumDelay) + (request.isChange && request.offset >= schedule.slowFrom ? random.below(schedule.slowness) : 0)
         switch request.operation {
         case .flush: request.record = log.submitFlush()
         case .read: request.poison()

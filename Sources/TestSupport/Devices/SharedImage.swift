@@ -10,12 +10,25 @@ import Glibc
     package let bytes: UnsafeMutableRawBufferPointer
     private let descriptor: Int32
 
+    /// Where another process finds it while this one lives.
+    package var path: String { "/proc/\(getpid())/fd/\(descriptor)" }
+
     package init(size: Int) {
         descriptor = unsafe dashfs_device_memfd("dashfs-test-image")
         precondition(descriptor >= 0 && ftruncate(descriptor, size) == 0, "memfd of \(size) bytes: errno \(errno)")
         let mapping = unsafe mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
         precondition(unsafe mapping != MAP_FAILED, "mmap of \(size) bytes: errno \(errno)")
         unsafe bytes = UnsafeMutableRawBufferPointer(start: mapping, count: size)
+    }
+
+    /// The memory of another process's image.
+    package static func map(_ path: String) -> MappedMemory {
+        let file = unsafe open(path, O_RDWR)
+        let size = Int(lseek(file, 0, SEEK_END))
+        let mapping = unsafe mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
+        precondition(unsafe file >= 0 && mapping != MAP_FAILED, "\(path): errno \(errno)")
+        close(file)
+        return unsafe MappedMemory(bytes: UnsafeMutableRawBufferPointer(start: mapping, count: size))
     }
 
     /// A copy of any memory of whole blocks; blocks of zeros stay holes.
@@ -59,6 +72,11 @@ import Glibc
         unsafe munmap(bytes.baseAddress, bytes.count)
         close(descriptor)
     }
+}
+
+/// Memory that another process shares, mapped until this one ends.
+@safe package struct MappedMemory {
+    package let bytes: UnsafeMutableRawBufferPointer
 }
 
 /// Whether a block of `blockSize` bytes, aligned to 8, is all zeros.

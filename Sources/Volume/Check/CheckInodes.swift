@@ -120,6 +120,8 @@ extension VolumeChecker {
         /// Where the last extent ends: the next must not begin before.
         var end: UInt64 = 0
         var firstExtent: UInt64?
+        /// Where the last written extent ends.
+        var writtenEnd: UInt64 = 0
     }
 
     private func checkMapping(_ inode: Inode, _ content: inout Content) {
@@ -142,6 +144,8 @@ extension VolumeChecker {
                 checkExtent(Extent(key: node.key(slot), value: node.value(slot), auxiliary: node.auxiliary(slot)), inode.number, &content)
             }
         }
+        let pages = inode.size / UInt64(BlockLayout.size) + (inode.size % UInt64(BlockLayout.size) == 0 ? 0 : 1)
+        if content.writtenEnd > pages { beyondEnd.append(inode.number) }
         if inode.isLink {
             let isMapped = inode.mapping == InodeLayout.Mapping.inline || content.firstExtent == 0 || !content.isWhole
             if inode.size == 0 || inode.size > UInt64(Volume.maximumPath) || !isMapped {
@@ -159,6 +163,7 @@ extension VolumeChecker {
             report(.error, .mapping, "the extent at index \(extent.index) overlaps the one before it", block: extent.block, inode: inode)
         }
         content.end = max(content.end, end)
+        if !extent.unwritten { content.writtenEnd = max(content.writtenEnd, end) }
         if content.firstExtent == nil { content.firstExtent = extent.index }
         _ = claim(extent.block, extent.count, inode: inode)
         content.blocks += extent.count

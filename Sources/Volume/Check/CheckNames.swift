@@ -2,6 +2,7 @@
 extension VolumeChecker {
     func checkNames() {
         checkOrphans()
+        checkEnds()
         unsafe forEachInode { number, record in
             if unsafe record.pointee.type == UInt8(Mode.directory >> 12), unsafe record.pointee.names > 0, number != Superblock.rootInode {
                 unsafe self.record(record.pointee.namedIn)?.pointee.subdirectories &+= 1
@@ -38,6 +39,15 @@ extension VolumeChecker {
                 }
             default: report(.error, .orphan, "the orphan table has an entry of kind \(kind) for inode \(inode)", inode: Superblock.orphanInode)
             }
+        }
+    }
+
+    /// Blocks allocated ahead may lie beyond a file's size, if they are unwritten.
+    private func checkEnds() {
+        if orphansUnknown || beyondEnd.isEmpty { return }
+        let doomed = Set(orphans.map(\.inode))
+        for inode in beyondEnd where !doomed.contains(inode) {
+            report(.error, .size, "written blocks lie beyond the end of the file", inode: inode)
         }
     }
 

@@ -45,6 +45,8 @@ import BlockDevice
     var namesUnknown = false
     /// The orphan table could not be read: inodes without links may be in it.
     var orphansUnknown = false
+    /// Inodes with written blocks beyond their size: right only where the orphan table says that they go.
+    var beyondEnd: [UInt64] = []
     /// Entries of the orphan table.
     var orphans: [(inode: UInt64, kind: UInt64)] = []
 

@@ -6,6 +6,8 @@
 struct Engine {
     enum Reason {
         case runnable
+        /// Answered; leaves the list when the round is over.
+        case finished
         /// Fills under way.
         case blocks
         case frames
@@ -47,6 +49,8 @@ struct Engine {
 
     var parked: [Parked] = []
     var completions: [Completion] = []
+    /// Those before it have been handed out.
+    var nextCompletion = 0
     var nextID: UInt64 = 1
     var runnable = 0
     /// Someone waits for the next `poll` only.
@@ -147,7 +151,15 @@ extension Volume {
 
     /// The next finished request that had been parked.
     public func nextCompletion() -> Completion? {
-        engine.completions.isEmpty ? nil : engine.completions.removeFirst()
+        if engine.nextCompletion == engine.completions.count {
+            if engine.nextCompletion > 0 {
+                engine.completions.removeAll(keepingCapacity: true)
+                engine.nextCompletion = 0
+            }
+            return nil
+        }
+        engine.nextCompletion += 1
+        return engine.completions[engine.nextCompletion - 1]
     }
 
     /// A parked request ends with EINTR, soon, unless it has had an effect already. Unknown tokens are ignored.
@@ -160,7 +172,7 @@ extension Volume {
 
     /// True where `poll` has something to do that no device completion announces.
     public var hasPendingWork: Bool {
-        needsPoll || engine.hasTurns || engine.runnable > 0 || !engine.completions.isEmpty || retryFlush || queue.inFlight > 0 && queue.wakeupDescriptor < 0
+        needsPoll || engine.hasTurns || engine.runnable > 0 || engine.nextCompletion < engine.completions.count || retryFlush || queue.inFlight > 0 && queue.wakeupDescriptor < 0
     }
 
     /// Requests that the device has not answered.
@@ -173,13 +185,17 @@ extension Volume {
     }
 
     /// The monotonic time at which `poll` must be called at the latest, or nil.
+    /// What waits for the device or for write-back under way has none: their completions call.
     public var deadline: UInt64? {
         if isReadOnly { return nil }
         var earliest: UInt64?
-        if journal.openLength > 0 { earliest = journal.openedAt &+ configuration.commitIntervalNanoseconds }
-        if let oldest = oldestDirty { earliest = min(earliest ?? .max, oldest &+ configuration.commitIntervalNanoseconds / 2) }
+        if journal.openLength > 0 && journal.phase == .idle { earliest = journal.openedAt &+ commitAge }
+        if engine.writingBack.count < Volume.writebackTasks, let oldest = oldestDirty { earliest = min(earliest ?? .max, oldest &+ commitAge) }
         return earliest
     }
+
+    /// Data waits so long for its write-back and then, at most, as long for its record: together the commit interval.
+    var commitAge: UInt64 { configuration.commitIntervalNanoseconds / 2 }
 
     // MARK: Running
 
@@ -244,6 +260,8 @@ extension Volume {
             wakeTicketWaiters(progress.ticketInode)
             progress.ticketInode = 0
         }
+        reservedBlocks -= progress.reserved
+        progress.reserved = 0
         if progress.work >= 0 {
             engine.freeWorkLists.append(progress.work)
             progress.work = -1
@@ -261,6 +279,7 @@ extension Volume {
 
     private func runParked() {
         var index = 0
+        var anyFinished = false
         while index < engine.parked.count {
             let parked = engine.parked[index]
             guard case .runnable = parked.reason else {
@@ -283,13 +302,15 @@ extension Volume {
             }
             switch result {
             case .finished(let completion):
-                engine.parked.removeAll { $0 === parked }
+                parked.reason = .finished
+                anyFinished = true
                 finishTask(parked, completion)
-            case .stopped(let stop):
-                park(parked, stop)
-                index += 1
+            case .stopped(let stop): park(parked, stop)
             }
+            index += 1
         }
+        guard anyFinished else { return }
+        engine.parked.removeAll { if case .finished = $0.reason { true } else { false } }
     }
 
     private func finishTask(_ parked: Engine.Parked, _ completion: Completion) {
@@ -298,12 +319,17 @@ extension Volume {
         case .writeback(let inode):
             engine.writingBack.remove(inode)
             if completion.result < 0 { writebackFailed(inode, Int32(-completion.result)) }
-            wakeWritebackWaiters(inode)
+            // What has become dirty since, or could not be written, has another time; but an end does not wait for what fails.
+            if isShuttingDown && completion.result < 0 { abandoned.insert(inode) } else if dirtySince[inode] != nil { becameDirty(inode) }
+            wakeWritebackWaiters(inode, error: completion.result < 0 ? Int32(-completion.result) : 0)
         case .orphans:
             if completion.result < 0 { note("the orphan table cannot be read (errno \(-completion.result)); `dashfs check` tells more") }
         case .reclaim(let inode):
             engine.reclaiming.remove(inode)
-            if completion.result < 0 { note("inode \(inode) cannot be reclaimed (errno \(-completion.result)); `dashfs check` tells more") }
+            if completion.result < 0 {
+                unreclaimable.insert(inode)
+                note("inode \(inode) cannot be reclaimed (errno \(-completion.result)); `dashfs check` tells more")
+            }
             wakeTicketWaiters(inode)
         }
     }
@@ -347,6 +373,14 @@ extension Volume {
             parked.reason = .turn
             engine.hasTurns = true
         }
+        guard isReadOnly else { return }
+        switch parked.reason {
+        case .journal, .durable, .writeback:
+            // A volume that writes no more does nothing that could end the wait.
+            parked.failure = Errno.io
+            wake(parked)
+        default: break
+        }
     }
 
     private func unpinUnlessOldest(_ parked: Engine.Parked) {
@@ -386,8 +420,13 @@ extension Volume {
         for parked in engine.parked { if case .durable(let sequence) = parked.reason, sequence <= journal.durableSequence { wake(parked) } }
     }
 
-    func wakeWritebackWaiters(_ inode: UInt64) {
-        for parked in engine.parked { if case .writeback(inode) = parked.reason { wake(parked) } }
+    /// - Parameter error: why the write-back failed: waiting again would be waiting for ever.
+    private func wakeWritebackWaiters(_ inode: UInt64, error: Int32) {
+        for parked in engine.parked {
+            guard case .writeback(inode) = parked.reason else { continue }
+            if error != 0 { parked.failure = error }
+            wake(parked)
+        }
     }
 
     func wakeTicketWaiters(_ inode: UInt64) {
@@ -410,9 +449,13 @@ extension Volume {
         }
     }
 
-    /// Where nothing is under way and requests wait for frames, the pins of the younger ones go.
+    /// Where nothing is under way and requests wait for frames, the pins of the younger ones go. On a volume that writes no more, what is
+    /// dirty stays: then there is nothing to wait for.
     private func relieveStarvation() {
         guard framesStarved, engine.runnable == 0, queue.inFlight == 0 else { return }
+        if isReadOnly {
+            for parked in engine.parked { if case .frames = parked.reason { parked.failure = Errno.io } }
+        }
         for parked in engine.parked.dropFirst() {
             for pin in parked.pins { cache.unpin(pin.frame, pin.content) }
             parked.pins.removeAll(keepingCapacity: true)
@@ -441,7 +484,7 @@ extension Volume {
     }
 
     func requestWriteback(_ inode: UInt64) {
-        if isReadOnly || !engine.writingBack.insert(inode).inserted { return }
+        if isReadOnly || abandoned.contains(inode) || !engine.writingBack.insert(inode).inserted { return }
         start(.writeback(inode))
     }
 

@@ -12,4 +12,6 @@ package struct Progress: Sendable {
     package var ticketInode: UInt64 = 0
     /// Number of the list of indexes that a write-back pass works through (-1: none).
     package var work = -1
+    /// Blocks of the volume's reservations that are this request's: what its later steps will allocate.
+    package var reserved = 0
 }

@@ -40,11 +40,11 @@ extension Volume {
         let description = try openDescription(request.handle, request.session, tx)
         guard description.isReadable, description.flags & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
         guard request.offset >= -1 else { throw .errno(Errno.invalid) }
-        // Where the first step began: another request may move the description's offset before the next one.
-        let start = request.offset >= 0 ? request.offset : progress.moved > 0 ? Int64(progress.done) : description.offset
         let (size, shrinking) = try contentSize(description, tx)
         if shrinking { throw shrinkingStop(description.inode) }
         let moved = progress.moved
+        // Where a call begins is fixed by its first step: others may seek meanwhile.
+        let start = request.offset >= 0 ? request.offset : moved > 0 ? Int64(progress.done) : max(0, description.offset)
         let offset = UInt64(start) + moved
         let wanted = min(UInt64(request.bufferLength), UInt64(Int64.max - start))
         guard offset < size, moved < wanted else { return try finishRead(request, description, start, Int64(moved), tx) }
@@ -182,8 +182,8 @@ extension Volume {
         let wanted = UInt64(request.bufferLength)
         let appending = description.flags & OpenFlag.append != 0
         let moved = progress.moved
-        // The place is fixed by the first step. The ticket keeps others out of the content until the last one, not off the description's offset.
-        let base = moved > 0 ? progress.done : appending ? size : request.offset >= 0 ? UInt64(request.offset) : UInt64(description.offset)
+        // The place is fixed by the first step: others may seek, or write, before the last.
+        let base = moved > 0 ? progress.done : appending ? size : UInt64(max(0, request.offset >= 0 ? request.offset : description.offset))
         let offset = base + moved
         if wanted == 0 { return Outcome(0) }
         guard offset < Volume.maximumSize else { throw .errno(Errno.tooBig) }

@@ -27,6 +27,7 @@ extension Volume {
                 if index < extent.end { return (extent, extent.end) }
             }
             guard let next = try advance(tree, &path, tx) else { return (nil, .max) }
+            guard next.key(path.slots[0]) > index else { throw damaged("extents of inode \(inode.number)") }
             return (nil, next.key(path.slots[0]))
         default: return (nil, .max)
         }

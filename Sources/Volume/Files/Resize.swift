@@ -80,7 +80,10 @@ extension Volume {
         let inode = try inodeForWrite(file.number, tx)
         if newSize < size {
             try shrink(inode, to: newSize, tx)
-        } else if newSize > size {
+        } else if newSize == size {
+            // What was allocated beyond the end goes, as ext4 has it.
+            try doomBeyond(inode, newSize, tx)
+        } else {
             let core = core(file.number, tx)
             // Inline bytes stay where they are: what lies beyond them reads as zeros. The durable size never covers data that waits.
             if !cache.dirtyLists.contains(file.number) { inode.size = newSize }
@@ -110,7 +113,7 @@ extension Volume {
             inode.inline.zero(Int(newSize), Int(inode.inlineCount) - Int(newSize))
             inode.inlineCount = UInt32(newSize)
         }
-        if tail != 0 { try zeroPage(inode, newSize / Volume.pageSize, from: tail, to: Volume.pageSize, tx) }
+        if tail != 0 { try zeroPage(inode, newSize / Volume.pageSize, from: tail, to: Volume.pageSize, inRecord: true, tx) }
         try dropPages(inode, from: firstGone, to: .max, tx)
         inode.size = min(inode.size, newSize)
         if core(inode.number, tx) != nil {
@@ -118,21 +121,31 @@ extension Volume {
             core.size = newSize
             if newSize == 0 { core.flags |= CoreInode.Flag.flushAtClose }
         }
-        try doom(inode, from: firstGone, count: Extent.maximumIndex - min(firstGone, Extent.maximumIndex), tx)
+        try doomBeyond(inode, newSize, tx)
         let isUnmapped = inode.mapping == InodeLayout.Mapping.extents && inode.inlineCount == 0
             || inode.mapping == InodeLayout.Mapping.tree && inode.root == 0
         if newSize == 0 && isUnmapped { inode.mapping = InodeLayout.Mapping.inline }
     }
 
+    /// Frees the blocks beyond the end of a file of this size.
+    private func doomBeyond(_ inode: Inode, _ size: UInt64, _ tx: Transaction) throws(Stop) {
+        let firstGone = min((size + Volume.pageSize - 1) / Volume.pageSize, Extent.maximumIndex)
+        try doom(inode, from: firstGone, count: Extent.maximumIndex - firstGone, tx)
+    }
+
     /// Zeros bytes [from, to) of a page that has content; a hole needs nothing.
-    private func zeroPage(_ inode: Inode, _ page: UInt64, from: UInt64, to: UInt64, _ tx: Transaction) throws(Stop) {
-        if try tx.data(inode.number, page) < 0 {
-            if inode.mapping == InodeLayout.Mapping.inline { return }
-            guard let extent = try lookup(inode, page, tx).extent, !extent.unwritten else { return }
-        }
+    /// - Parameter inRecord: the page that a new size cuts travels with it, so that a file never has bytes beyond its end that would come back
+    ///   when it grows.
+    private func zeroPage(_ inode: Inode, _ page: UInt64, from: UInt64, to: UInt64, inRecord: Bool = false, _ tx: Transaction) throws(Stop) {
+        let extent = try lookup(inode, page, tx).extent
+        let isWritten = extent.map { !$0.unwritten } ?? false
+        if try tx.data(inode.number, page) < 0 && !isWritten { return }
         let core = try coreForWrite(inode, tx)
         // Size `.max`: the whole page counts as content, so that it is read before its middle is replaced.
         try unsafe publishPage(inode, core, page, from: page * Volume.pageSize + from, to: page * Volume.pageSize + to, nil, size: .max, tx)
+        if inRecord, let extent, isWritten, case let publication = tx.publications[tx.publications.count - 1], publication.flags & FrameFlag.reserved == 0 {
+            tx.writebacks.append(Transaction.Writeback(frame: publication.frame, block: extent.block + (page - extent.index), ordered: false))
+        }
         markAttributesDirty(core, timesOnly: false, tx)
     }
 
@@ -233,26 +246,26 @@ extension Volume {
         guard description.isWritable else { throw .errno(Errno.badDescriptor) }
         let file = try inode(description.inode, tx)
         guard file.isRegular else { throw .errno(file.isDirectory ? Errno.isDirectory : Errno.noDevice) }
-        let (end, overflow) = UInt64(request.offset).addingReportingOverflow(request.length)
+        let start = UInt64(request.offset)
+        let (end, overflow) = start.addingReportingOverflow(request.length)
         guard !overflow, end <= Volume.maximumSize else { throw .errno(Errno.tooBig) }
+        if isReadOnly { throw .errno(Errno.readOnly) }
         try requireUntouched(file.number, tx)
         let inode = try inodeForWrite(file.number, tx)
-        if mode != 0 && progress.phase == 0 {
-            try punch(inode, from: UInt64(request.offset), to: end, tx)
+        if mode == Volume.punchHole {
+            try punch(inode, from: start, to: end, tx)
             try finishAllocation(inode, nil, tx)
-            if mode == Volume.punchHole { return Outcome(0) }
-            takeTicket(inode.number, tx)
-            tx.nextProgress.phase = 1
-            return .more
+            return Outcome(0)
         }
-        let done = try preallocate(inode, from: UInt64(request.offset) + progress.done, to: end, first: progress.done == 0, tx)
-        if UInt64(request.offset) + progress.done + done < end {
-            takeTicket(inode.number, tx)
-            tx.nextProgress.done = progress.done + done
-            return .more
+        guard try reserveRange(inode, from: start, to: end, progress, tx) else { return .more }
+        if try allocateRange(inode, from: start, to: end, zeroing: mode == Volume.zeroRange, tx) {
+            tx.reserved -= tx.nextProgress.reserved
+            tx.nextProgress.reserved = 0
+            try finishAllocation(inode, keepSize ? nil : end, tx)
+            return Outcome(0)
         }
-        try finishAllocation(inode, keepSize ? nil : end, tx)
-        return Outcome(0)
+        takeTicket(inode.number, tx)
+        return .more
     }
 
     private func finishAllocation(_ inode: Inode, _ size: UInt64?, _ tx: Transaction) throws(Stop) {
@@ -269,82 +282,128 @@ extension Volume {
             if !cache.dirtyLists.contains(inode.number) { return }
         }
         let (firstWhole, endWhole) = ((from + Volume.pageSize - 1) / Volume.pageSize, to / Volume.pageSize)
-        if firstWhole > endWhole {
-            try zeroPage(inode, from / Volume.pageSize, from: from % Volume.pageSize, to: to % Volume.pageSize, tx)
-            return
-        }
-        if from % Volume.pageSize != 0 { try zeroPage(inode, from / Volume.pageSize, from: from % Volume.pageSize, to: Volume.pageSize, tx) }
-        if to % Volume.pageSize != 0 { try zeroPage(inode, to / Volume.pageSize, from: 0, to: to % Volume.pageSize, tx) }
+        try zeroEdges(inode, from: from, to: to, tx)
         if firstWhole < endWhole {
             try dropPages(inode, from: firstWhole, to: endWhole, tx)
             try doom(inode, from: firstWhole, count: endWhole - firstWhole, tx)
         }
     }
 
-    /// Maps unwritten blocks under what has none. How many bytes this transaction has dealt with.
-    private func preallocate(_ inode: Inode, from: UInt64, to: UInt64, first: Bool, _ tx: Transaction) throws(Stop) -> UInt64 {
+    /// Zeros the bytes of [from, to) in the pages that it covers in part.
+    private func zeroEdges(_ inode: Inode, from: UInt64, to: UInt64, _ tx: Transaction) throws(Stop) {
+        let (first, last) = (from / Volume.pageSize, to / Volume.pageSize)
+        let (head, tail) = (from % Volume.pageSize, to % Volume.pageSize)
+        if first == last { return try zeroPage(inode, first, from: head, to: tail, tx) }
+        if head != 0 { try zeroPage(inode, first, from: head, to: Volume.pageSize, tx) }
+        if tail != 0 { try zeroPage(inode, last, from: 0, to: tail, tx) }
+    }
+
+    /// A step that has staged so much ends: what it may still add fits into the smallest journal's batch.
+    private static let stagedStep = 40 << 10
+
+    /// Lookups that one transaction makes at most while it walks over a file's extents: each may touch a leaf of its own.
+    private var walkStep: Int { max(4, min(256, cache.count / 16)) }
+
+    /// Reserves blocks for what has none in [from, to), before anything is changed, so that no later step meets a full volume. True: all is
+    /// reserved, and this very transaction may begin with the work; phase 1 is the work.
+    private func reserveRange(_ inode: Inode, from: UInt64, to: UInt64, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Bool {
+        if progress.phase != 0 { return true }
+        // What fits into the inode needs no block.
+        if inode.mapping == InodeLayout.Mapping.inline && to <= UInt64(InodeLayout.inlineSize) && cache.find(inode.number, 0) < 0 { return true }
+        let (first, end) = (from / Volume.pageSize, (to + Volume.pageSize - 1) / Volume.pageSize)
+        var index = first + progress.done
+        var count: UInt64 = 0
+        var looks = 0
+        while index < end && looks < walkStep {
+            let (extent, next) = try lookup(inode, index, tx)
+            if extent == nil { count += min(next, end) - index }
+            index = min(extent?.end ?? next, end)
+            looks += 1
+        }
+        let isLast = index == end
+        // Nodes as for a write of as much: nobody is refused here what `write` would give.
+        let reserved = UInt64(progress.reserved) + count
+        guard reserved <= geometry.blockCount else { throw .errno(Errno.noSpace) }
+        let nodes = isLast ? Int(nodesFor(UInt32(truncatingIfNeeded: min(reserved, UInt64(UInt32.max) / 8)), inode)) : 0
+        if count > 0 { try requireSpace(Int(count) + nodes, tx) }
+        tx.reserved += Int(count) + nodes
+        tx.nextProgress.reserved += Int(count) + nodes
+        tx.nextProgress.done = isLast ? 0 : index - first
+        tx.nextProgress.phase = isLast ? 1 : 0
+        if !isLast { takeTicket(inode.number, tx) }
+        return isLast
+    }
+
+    /// One step of making [from, to) allocated, or zeros under unwritten extents. True: nothing is left to do.
+    ///
+    /// Zeroing turns written blocks into unwritten ones where they are: it takes no space, and each step is whole or not there.
+    private func allocateRange(_ inode: Inode, from: UInt64, to: UInt64, zeroing: Bool, _ tx: Transaction) throws(Stop) -> Bool {
         if inode.mapping == InodeLayout.Mapping.inline {
-            if to <= UInt64(InodeLayout.inlineSize) && cache.find(inode.number, 0) < 0 {
-                // The inode has the room already.
-                return to - from
+            let hasPage = cache.find(inode.number, 0) >= 0
+            if to <= UInt64(InodeLayout.inlineSize) && !hasPage {
+                let end = min(to, UInt64(inode.inlineCount))
+                if zeroing && from < end { inode.inline.zero(Int(from), Int(end - from)) }
+                return true
             }
-            if inode.inlineCount > 0 && cache.find(inode.number, 0) < 0 {
+            // Bytes of the inode, or of a page that has no block yet, reach their block before the mapping can have others.
+            if hasPage { throw .writeback(inode.number) }
+            if inode.inlineCount > 0 {
                 let core = try coreForWrite(inode, tx)
                 try unsafe publishPage(inode, core, 0, from: 0, to: 0, nil, size: liveSize(inode, tx), tx)
                 markAttributesDirty(core, timesOnly: false, tx)
-            }
-            // The inline bytes must reach their block before the mapping can have others.
-            if cache.find(inode.number, 0) >= 0 || inode.inlineCount > 0 {
-                if tx.publications.isEmpty { throw .writeback(inode.number) }
                 tx.flushes.append(inode.number)
-                return 0
+                return false
             }
         }
-        let endIndex = (to + Volume.pageSize - 1) / Volume.pageSize
-        if first { try requireSpace(try unmappedBlocks(inode, from: from / Volume.pageSize, to: endIndex, tx), tx) }
-        var index = from / Volume.pageSize
-        var runs = 0
+        let (first, end) = (from / Volume.pageSize, (to + Volume.pageSize - 1) / Volume.pageSize)
+        // Whole pages are zeroed by what the mapping says, the edges as bytes.
+        let (firstWhole, endWhole) = zeroing ? ((from + Volume.pageSize - 1) / Volume.pageSize, to / Volume.pageSize) : (0, 0)
+        var index = first + tx.nextProgress.done
+        if zeroing && index == first { try zeroEdges(inode, from: from, to: to, tx) }
+        let begin = index
+        var (looks, changes) = (0, 0)
         var blocks: UInt64 = 0
-        while index < endIndex && runs < Volume.freeStepExtents && blocks < Volume.freeStepBlocks {
+        while index < end && looks < walkStep && changes < Volume.freeStepExtents && blocks < Volume.freeStepBlocks && tx.stagedSize < Volume.stagedStep {
             let (extent, next) = try lookup(inode, index, tx)
+            looks += 1
             if let extent {
-                index = extent.end
+                let (zeroFrom, zeroTo) = (max(index, firstWhole), min(extent.end, endWhole))
+                if !extent.unwritten && zeroFrom < zeroTo {
+                    try changeMapping(inode, zeroFrom, zeroTo - zeroFrom, unwritten: true, tx)
+                    tx.retired.append(Transaction.Extent(start: extent.block + (zeroFrom - extent.index), count: zeroTo - zeroFrom))
+                    changes += 1
+                }
+                index = min(extent.end, end)
                 continue
             }
-            let wanted = Int(min(min(next, endIndex) - index, Volume.freeStepBlocks - blocks))
-            try requireSpace(1, tx)
+            let wanted = Int(min(min(next, end) - index, Volume.freeStepBlocks - blocks))
             var goal = geometry.location(ofInode: inode.number).block
             if index > 0, let before = try lookup(inode, index - 1, tx).extent { goal = before.block + (index - before.index) }
             let run = try allocateRun(goal: goal, wanted: wanted, tx)
             try addExtent(inode, Extent(index: index, block: run.block, count: UInt64(run.count), unwritten: true), tx)
             inode.blocks += UInt64(run.count)
+            let own = min(run.count, tx.nextProgress.reserved)
+            tx.reserved -= own
+            tx.nextProgress.reserved -= own
             index += UInt64(run.count)
             blocks += UInt64(run.count)
-            runs += 1
+            changes += 1
         }
-        return min(index * Volume.pageSize, to) - from
-    }
-
-    private func unmappedBlocks(_ inode: Inode, from: UInt64, to: UInt64, _ tx: Transaction) throws(Stop) -> Int {
-        var index = from
-        var count: UInt64 = 0
-        while index < to {
-            let (extent, next) = try lookup(inode, index, tx)
-            if let extent { index = extent.end } else {
-                count += min(next, to) - index
-                index = min(next, to)
-            }
+        if zeroing && max(begin, firstWhole) < min(index, endWhole) {
+            try dropPages(inode, from: max(begin, firstWhole), to: min(index, endWhole), tx)
         }
-        return Int(min(count, UInt64(Int.max)))
+        tx.nextProgress.done = index - first
+        return index == end
     }
 
     // MARK: Holes
 
-    /// lseek(2) SEEK_DATA and SEEK_HOLE: the end of the file counts as a hole.
-    func seekContent(_ file: Inode, _ offset: UInt64, hole: Bool, _ tx: Transaction) throws(Stop) -> UInt64 {
+    /// lseek(2) SEEK_DATA and SEEK_HOLE: the end of the file counts as a hole. nil: there is more to look through, in a further step.
+    func seekContent(_ file: Inode, _ offset: UInt64, hole: Bool, _ progress: Progress, _ tx: Transaction) throws(Stop) -> UInt64? {
         let size = liveSize(file, tx)
         guard offset < size else { throw .errno(Errno.noDeviceAddress) }
-        var index = offset / Volume.pageSize
+        var index = max(offset / Volume.pageSize, progress.done)
+        var looks = 0
         if file.mapping == InodeLayout.Mapping.inline {
             // Inline bytes are data; what lies beyond them, and is not dirty, is a hole.
             if index == 0 && (file.inlineCount > 0 || size <= UInt64(InodeLayout.inlineSize)) && cache.find(file.number, 0) < 0 {
@@ -354,6 +413,11 @@ extension Volume {
         }
         let lastIndex = (size - 1) / Volume.pageSize
         while index <= lastIndex {
+            if looks == walkStep {
+                tx.nextProgress.done = index
+                return nil
+            }
+            looks += 1
             let frame = cache.find(file.number, index)
             let isDirty = frame >= 0 && cache.header(frame).flags & FrameFlag.needsWriteback != 0
             let (extent, next) = try lookup(file, index, tx)

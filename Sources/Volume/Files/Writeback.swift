@@ -3,7 +3,8 @@
 /// - Small synchronous writes, and overwrites on a device that may tear 4 KiB, travel **in** the record.
 /// - Data for fresh blocks (nobody can reach them before the record) is written in place; the record waits for it.
 /// - On a device with atomic 4 KiB writes, an overwrite whose block has no live image in the journal goes home directly.
-/// The durable size never covers data that is not on its way: it grows with the write-back, up to the first frame that still waits.
+/// The durable size never covers data that is not on its way: it grows with the write-back, up to the first frame that still waits. Nor does
+/// written data lie beyond it, in blocks of its own or in the last one: bytes there would come back when the file grows.
 extension Volume {
     /// Frames that one write-back transaction handles.
     var writebackStep: Int { max(1, min(64, cache.count / 16, journal.batchCapacity / BlockLayout.size / 4)) }
@@ -31,14 +32,22 @@ extension Volume {
             cache.takeDirtyIndexes(number, into: &engine.workLists[work])
         }
         tx.nextProgress.work = work
-        let total = engine.workLists[work].count
+        var total = engine.workLists[work].count
         let inode = try inodeForWrite(number, tx)
         let core = try coreForWrite(inode, tx)
         let logSmall = forSync && total <= Volume.smallSync
         var position = Int(progress.done)
         var handled = 0
+        var handledEnd: UInt64 = 0
         while position < total && handled < writebackStep {
             let index = engine.workLists[work][position]
+            if let low = cache.dirtyLists[number]?.lowestNew, low < index, low * Volume.pageSize >= inode.size {
+                // A page that became dirty since lies before this one, and the durable size covers neither: it goes first, in a new list.
+                if handled > 0 { break }
+                cache.takeDirtyIndexes(number, into: &engine.workLists[work])
+                (position, total) = (0, engine.workLists[work].count)
+                continue
+            }
             let frame = cache.find(number, index)
             guard frame >= 0, cache.header(frame).flags & FrameFlag.needsWriteback != 0 else {
                 position += 1
@@ -54,10 +63,11 @@ extension Volume {
             let done = try writeRun(inode, core, index, run, log: logSmall, tx)
             position += done
             handled += done
+            handledEnd = index + UInt64(done)
         }
         tx.nextProgress.done = UInt64(position)
         let finished = position >= total
-        settleAttributes(inode, core, nextIndex: finished ? .max : engine.workLists[work][position], tx)
+        settleAttributes(inode, core, handledEnd: handledEnd, nextIndex: finished ? .max : engine.workLists[work][position], tx)
         core.lastRecord = journal.openSequence
         if finished { dropCoreIfIdleAfterWriteback(core, tx) }
         return finished
@@ -66,16 +76,19 @@ extension Volume {
     /// Maps and dispatches frames [index, index + count); says how many (at least one).
     private func writeRun(_ inode: Inode, _ core: CoreInode, _ index: UInt64, _ count: Int, log: Bool, _ tx: Transaction) throws(Stop) -> Int {
         let (found, next) = try lookup(inode, index, tx)
+        // Written in place, what a write adds to the block that the durable end lies in would be there before the size that covers it.
+        let growing = inode.size % Volume.pageSize != 0 && core.size > inode.size ? inode.size / Volume.pageSize : .max
         if let extent = found {
             let run = Int(min(UInt64(count), extent.end - index))
             let block = extent.block + (index - extent.index)
-            if extent.unwritten { try markWritten(inode, index, UInt64(run), tx) }
+            if extent.unwritten { try changeMapping(inode, index, UInt64(run), unwritten: false, tx) }
             for offset in 0..<run {
                 let frame = cache.find(inode.number, index + UInt64(offset))
                 let header = cache.header(frame)
                 let target = block + UInt64(offset)
-                let mayWriteHome = extent.unwritten
-                    || capabilities.atomicWriteUnit >= BlockLayout.size && header.imageSequence == 0 && !log
+                let isGrowing = index + UInt64(offset) == growing
+                let mayWriteHome = extent.unwritten && !journal.isRetired(target)
+                    || !extent.unwritten && capabilities.atomicWriteUnit >= BlockLayout.size && header.imageSequence == 0 && !log && !isGrowing
                         && (header.block == 0 || header.block == target) && !journal.hasLiveData(target)
                 let busy = detachedImages.contains { $0.block == target }
                 try dispatch(frame, header, inode, core, block: target, ordered: mayWriteHome && !busy && !log, tx)
@@ -107,21 +120,26 @@ extension Volume {
         tx.writebacks.append(Transaction.Writeback(frame: frame, block: block, ordered: ordered && !inJournal))
     }
 
-    /// Turns [index, index + count) of an unwritten extent into written blocks.
-    func markWritten(_ inode: Inode, _ index: UInt64, _ count: UInt64, _ tx: Transaction) throws(Stop) {
+    /// Makes what is mapped of [index, index + count) written, or unwritten: blocks that read as zeros.
+    func changeMapping(_ inode: Inode, _ index: UInt64, _ count: UInt64, unwritten: Bool, _ tx: Transaction) throws(Stop) {
         var pieces: [Extent] = []
         _ = try removeExtents(inode, from: index, to: index + count, limit: .max, blocks: .max, tx) { (piece) throws(Stop) in pieces.append(piece) }
         for var piece in pieces {
-            piece.unwritten = false
+            piece.unwritten = unwritten
             try addExtent(inode, piece, tx)
         }
     }
 
     /// Durable size and times follow the in-core ones as far as the data does.
-    private func settleAttributes(_ inode: Inode, _ core: CoreInode, nextIndex: UInt64, _ tx: Transaction) {
-        let firstWaiting = min(nextIndex, cache.dirtyLists[inode.number]?.lowestNew ?? .max)
-        let covered = firstWaiting > Extent.maximumIndex ? UInt64.max : firstWaiting * UInt64(BlockLayout.size)
-        let complete = covered >= core.size
+    /// - Parameters:
+    ///   - handledEnd: the index after the last that this step has mapped.
+    ///   - nextIndex: where the pass goes on.
+    private func settleAttributes(_ inode: Inode, _ core: CoreInode, handledEnd: UInt64, nextIndex: UInt64, _ tx: Transaction) {
+        func bytes(_ index: UInt64) -> UInt64 { index > Extent.maximumIndex ? UInt64.max : index * Volume.pageSize }
+        let lowestNew = cache.dirtyLists[inode.number]?.lowestNew ?? .max
+        let complete = bytes(min(nextIndex, lowestNew)) >= core.size
+        // A page that is dirty again below the durable size is in the file already, and says nothing of those above it.
+        let covered = bytes(lowestNew) < inode.size ? bytes(handledEnd) : bytes(min(nextIndex, lowestNew))
         let size = min(core.size, covered)
         if size > inode.size || complete { inode.size = size }
         inode.modificationTime = core.modificationTime
@@ -163,20 +181,49 @@ extension Volume {
 
     // MARK: When
 
-    /// The oldest moment at which an inode became dirty.
-    var oldestDirty: UInt64? { dirtySince.least { $0 } }
+    /// Write-back tasks that age and shortage start at once.
+    static let writebackTasks = 64
 
-    /// Starts write-back of what is due by age, or of everything where frames are short.
-    func startDueWriteback() {
-        if isReadOnly { return }
-        if framesStarved || cache.needingWriteback > cache.count / 4 {
-            for inode in cache.dirtyLists.sortedKeys.prefix(8) { requestWriteback(inode) }
+    /// The inode has something to write back from now on.
+    func becameDirty(_ inode: UInt64) {
+        dirtySince[inode] = clock.monotonic
+        // One goes for each that comes, where it means nothing any more: what is synced at once does not fill the queue.
+        if dirtyQueueHead < dirtyQueue.count, dirtySince[dirtyQueue[dirtyQueueHead].inode] != dirtyQueue[dirtyQueueHead].since { dropOldestEntry() }
+        dirtyQueue.append((inode, clock.monotonic))
+    }
+
+    private func dropOldestEntry() {
+        dirtyQueueHead += 1
+        if dirtyQueueHead >= 1024 && dirtyQueueHead * 2 > dirtyQueue.count {
+            dirtyQueue.removeFirst(dirtyQueueHead)
+            dirtyQueueHead = 0
         }
-        guard !dirtySince.isEmpty, clock.monotonic >= nextWritebackScan || isShuttingDown else { return }
-        nextWritebackScan = clock.monotonic &+ configuration.commitIntervalNanoseconds / 8
-        let limit = configuration.commitIntervalNanoseconds / 2
-        for inode in dirtySince.sortedKeys where isShuttingDown || clock.monotonic &- (dirtySince[inode] ?? 0) >= limit {
-            requestWriteback(inode)
+    }
+
+    /// The oldest moment at which an inode became dirty that has no write-back task.
+    var oldestDirty: UInt64? { oldestDirtyEntry?.since }
+
+    private var oldestDirtyEntry: (inode: UInt64, since: UInt64)? {
+        while dirtyQueueHead < dirtyQueue.count {
+            let entry = dirtyQueue[dirtyQueueHead]
+            if dirtySince[entry.inode] == entry.since && !engine.writingBack.contains(entry.inode) { return entry }
+            dropOldestEntry()
+        }
+        dirtyQueue.removeAll(keepingCapacity: true)
+        dirtyQueueHead = 0
+        return nil
+    }
+
+    /// Starts write-back of what is due by age, and of the oldest where frames are short or everything must go.
+    func startDueWriteback() {
+        guard !isReadOnly, dirtyQueueHead < dirtyQueue.count else { return }
+        let isShort = framesStarved || cache.needingWriteback > cache.count / 4
+        if !isShort && !isShuttingDown && clock.monotonic &- dirtyQueue[dirtyQueueHead].since < commitAge { return }
+        while engine.writingBack.count < Volume.writebackTasks, let oldest = oldestDirtyEntry {
+            let isDue = isShuttingDown || clock.monotonic &- oldest.since >= commitAge
+            guard isDue || isShort && engine.writingBack.count < 8 else { return }
+            dropOldestEntry()
+            requestWriteback(oldest.inode)
         }
     }
 
@@ -185,6 +232,5 @@ extension Volume {
         note("inode \(number): write-back failed (errno \(errno))")
         writebackErrors[number, default: (0, 0)].generation += 1
         writebackErrors[number]?.errno = errno
-        dirtySince[number] = clock.monotonic
     }
 }

@@ -40,7 +40,7 @@ extension Volume {
         while frame != Cache.none && chosen.count < limit {
             let header = cache.header(Int(frame))
             let next = cache.nextInCheckpoint(frame)
-            if header.lastSequence > journal.durableSequence {
+            if header.lastSequence > journal.durableSequence && journal.bug != .homeBeforeRecord {
                 blockedByCommit = true
             } else if header.state == .dirty && header.flags & FrameFlag.needsWriteback != 0 {
                 requestWriteback(header.owner)
@@ -94,7 +94,7 @@ extension Volume {
 
     private func finishWrites() {
         if isReadOnly { return }
-        if capabilities.volatileCache {
+        if capabilities.volatileCache && journal.bug != .checkpointIsNotFlushed {
             checkpoint.phase = .flushing
             if !submitFlush(.checkpointFlush) { retryFlush = true }
         } else {

@@ -217,6 +217,7 @@ extension Volume {
 
     /// Marks freed blocks as not reusable before the record that frees them is durable.
     func holdFreed(_ start: UInt64, _ count: UInt64, sequence: UInt64) {
+        if journal.bug == .freedBlocksAreReusedAtOnce { return }
         let group = geometry.group(ofBlock: start)
         if unsafe groups[group].pinned == nil {
             let words = UnsafeMutablePointer<UInt64>.allocate(capacity: Volume.bitmapWords + 8)

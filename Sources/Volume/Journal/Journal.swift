@@ -51,10 +51,14 @@ import CSystem
     private var loggedData = NumberTable<UInt64>()
     private var loggedOrder: [(sequence: UInt64, block: UInt64)] = []
     private var loggedHead = 0
+    /// Blocks that became unwritten extents while records may hold their old bytes: written in place, replay would put those over what
+    /// the file gets next.
+    private var retired: [(sequence: UInt64, start: UInt64, count: UInt64)] = []
     /// After adoption: what older records hold is not known, so every block counts as logged until the tail has passed this one.
     var unknownBefore: UInt64 = 0
     /// Someone waits for records up to this one.
     var wanted: UInt64 = 0
+    var bug = PlantedBug.none
 
     init(ring: UInt64, batchCapacity: Int, firstSequence: UInt64) {
         self.ring = ring
@@ -74,7 +78,22 @@ import CSystem
     }
 
     func hasLiveData(_ block: UInt64) -> Bool {
-        durableTail.sequence < unknownBefore || loggedData.contains(block)
+        if bug == .loggedDataIsOverwrittenInPlace { return false }
+        return isRetired(block) || loggedData.contains(block)
+    }
+
+    mutating func retire(_ start: UInt64, _ count: UInt64) {
+        if bug == .retiredBlocksAreForgotten { return }
+        if retired.count == 256 {
+            // Too many to look through for each block: all count as retired until the tail has passed.
+            retired.removeAll()
+            unknownBefore = openSequence + 1
+        }
+        retired.append((openSequence, start, count))
+    }
+
+    func isRetired(_ block: UInt64) -> Bool {
+        durableTail.sequence < unknownBefore || !retired.isEmpty && retired.contains { block >= $0.start && block - $0.start < $0.count }
     }
 
     /// After the durable tail has moved.
@@ -84,6 +103,7 @@ import CSystem
             if loggedData[entry.block] == entry.sequence { loggedData[entry.block] = nil }
             loggedHead += 1
         }
+        if !retired.isEmpty { retired.removeAll { $0.sequence < durableTail.sequence } }
         if loggedHead > 256 && loggedHead * 2 > loggedOrder.count {
             loggedOrder.removeFirst(loggedHead)
             loggedHead = 0
@@ -110,7 +130,7 @@ import CSystem
         // The sealed record, if it has no place yet, comes first.
         let start = phase == .waitingForData || phase == .flushingData ? sealedPosition + UInt64(sealedBlocks) : head
         let end = place(blocks, from: start) + UInt64(blocks)
-        return end + (mayUseReserve ? 2 : reserve) <= durableTail.position + ring
+        return end + (mayUseReserve ? 2 : reserve) <= durableTail.position + ring || bug == .liveRecordsAreOverwritten
     }
 }
 
@@ -118,10 +138,13 @@ extension Volume {
     /// The oldest record that replay still needs if the open batch were sealed now.
     func currentTail() -> Journal.LiveRecord {
         var sequence = journal.openSequence
-        if cache.checkpointHead != Cache.none { sequence = min(sequence, unsafe cache.headers[Int(cache.checkpointHead)].imageSequence) }
-        if let oldest = checkpoint.oldest { sequence = min(sequence, oldest) }
+        if cache.checkpointHead != Cache.none && journal.bug != .tailPassesDirtyBlocks { sequence = min(sequence, unsafe cache.headers[Int(cache.checkpointHead)].imageSequence) }
+        if let oldest = checkpoint.oldest, journal.bug != .tailPassesUnflushedWrites { sequence = min(sequence, oldest) }
         for detached in detachedImages where detached.sequence < sequence { sequence = detached.sequence }
-        for record in journal.live where record.sequence >= sequence { return record }
+        // Records follow each other without a gap.
+        if let first = journal.live.first, sequence < first.sequence + UInt64(journal.live.count) {
+            return journal.live[sequence > first.sequence ? Int(sequence - first.sequence) : 0]
+        }
         return Journal.LiveRecord(sequence: sequence, position: UInt64.max)
     }
 
@@ -131,12 +154,12 @@ extension Volume {
         switch journal.phase {
         case .idle:
             let age = clock.monotonic &- journal.openedAt
-            let due = journal.openLength > 0 && age >= configuration.commitIntervalNanoseconds
+            let due = journal.openLength > 0 && age >= commitAge
             let large = journal.openLength > journal.batchCapacity / 2
             if journal.wanted >= journal.openSequence || due || large || tailNeedsPublishing { seal() }
         case .waitingForData:
-            if journal.sealedOrdered == 0 {
-                if journal.sealedHadOrdered && capabilities.volatileCache {
+            if journal.sealedOrdered == 0 || journal.bug == .recordDoesNotWaitForData {
+                if journal.sealedHadOrdered && capabilities.volatileCache && journal.bug != .dataIsNotFlushed {
                     if submitFlush(.journalDataFlush) { journal.phase = .flushingData }
                 } else {
                     writeRecord()

@@ -15,6 +15,10 @@ package enum JournalLayout {
     package static let magic: UInt64 = 0x3143_4552_4A48_5344
     package static let headerSize = 128
     package static let entryHeaderSize = 16
+    /// No record is longer, whatever the ring's size.
+    package static let maximumBlocks = 256
+    /// Sequences stay below: they never overflow.
+    package static let lastSequence: UInt64 = 1 << 62
 
     package enum Kind {
         /// A whole metadata block; address = block, length 4096. Sealed with its checksum when it is replayed.

@@ -24,7 +24,12 @@ package enum BlockVerifier {
             for slot in 0..<InodeLayout.perBlock {
                 let inode = Inode(number: 0, cell: block.slice(InodeLayout.firstAt + slot * InodeLayout.size, InodeLayout.size))
                 if inode.mode != 0 && !inode.isSound { return "inode \(slot) of the block has an impossible mapping" }
-                if inode.mode != 0 && inode.size > UInt64(Int64.max) { return "inode \(slot) of the block has an impossible size" }
+                if inode.mode == 0 { continue }
+                if inode.size > UInt64(Int64.max) { return "inode \(slot) of the block has an impossible size" }
+                // What is added to them later must not overflow.
+                if inode.blocks > geometry.blockCount || inode.links > 1 << 31 || inode.entries > 1 << 48 {
+                    return "inode \(slot) of the block has impossible counts"
+                }
             }
         case BlockLayout.Kind.directory, BlockLayout.Kind.extents, BlockLayout.Kind.orphans:
             if let problem = Node(block: address, bytes: block).problem(kind: kind, geometry: geometry) { return problem }

@@ -7,6 +7,8 @@
 ///     last block     second superblock (inside no group)
 package struct Geometry: Sendable {
     package static let minimumJournalBlocks: UInt64 = 256
+    /// 1 GiB: recovery reads all of it into memory.
+    package static let maximumJournalBlocks: UInt64 = 1 << 18
     /// Bits that one bitmap block holds.
     package static let maximumBlocksPerGroup = (BlockLayout.size - BlockLayout.headerSize) * 8
     package static let maximumInodesPerGroup = (BlockLayout.size - GroupLayout.inodeBitmapAt) * 8

@@ -96,9 +96,10 @@ package struct Superblock: Equatable, Sendable {
         }
         if blockCount > deviceBlocks { return "claims \(blockCount) blocks on a device of \(deviceBlocks); was the device truncated?" }
         guard blockCount >= 64, blockCount < 1 << 44 else { return "has an impossible size" }
-        guard journalStart == 1, journalBlocks >= Geometry.minimumJournalBlocks, journalBlocks < blockCount else {
+        guard journalStart == 1, journalBlocks >= Geometry.minimumJournalBlocks, journalBlocks <= Geometry.maximumJournalBlocks, journalBlocks < blockCount else {
             return "has an impossible journal region"
         }
+        guard firstSequence >= 1, firstSequence < JournalLayout.lastSequence else { return "has an impossible journal sequence" }
         guard groupStart == journalStart + journalBlocks, groupCount >= 1, groupCount < 1 << 24 else {
             return "has an impossible group region"
         }

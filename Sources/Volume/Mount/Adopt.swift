@@ -46,7 +46,7 @@ extension Volume {
 
     private func adopt(_ device: BlockingDevice) throws(VolumeError) {
         try adoptJournal(device)
-        if region.load(.published) != region.load(.applied) {
+        if region.load(.published) != region.load(.applied) && journal.bug != .adoptionSkipsTheRecord {
             cache.rebuild(keeping: framesOfUnappliedRecord())
             applyPublished()
             detachedImages.removeAll()
@@ -61,7 +61,7 @@ extension Volume {
         for slot in 0..<region.layout.inodes {
             let row = unsafe CoreInode(slot: slot, cell: Bytes(region.state + slot * CoreInode.size, count: CoreInode.size, writable: false))
             if row.inode != 0 && (row.has(CoreInode.Flag.attributesDirty) || cache.dirtyLists.contains(row.inode)) {
-                dirtySince[row.inode] = clock.monotonic
+                becameDirty(row.inode)
             }
         }
         if journal.phase != .idle { holdFrees(in: journal.sealedIndex, length: journal.sealedLength, sequence: journal.sealedSequence) }

@@ -40,6 +40,9 @@ extension Volume {
         superblock.blockCount = blockCount
         superblock.journalStart = 1
         superblock.journalBlocks = options.journalBlocks ?? min(max(blockCount / 64, Geometry.minimumJournalBlocks), 32_768)
+        guard superblock.journalBlocks >= Geometry.minimumJournalBlocks, superblock.journalBlocks <= Geometry.maximumJournalBlocks else {
+            throw VolumeError(errno: Errno.invalid, "a journal has \(Geometry.minimumJournalBlocks) to \(Geometry.maximumJournalBlocks) blocks")
+        }
         superblock.groupStart = 1 + superblock.journalBlocks
         let perGroup = min(options.blocksPerGroup ?? Geometry.maximumBlocksPerGroup, Geometry.maximumBlocksPerGroup)
         superblock.blocksPerGroup = UInt32(perGroup)

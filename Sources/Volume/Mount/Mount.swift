@@ -38,7 +38,7 @@ extension Volume {
             notes.append(Note(kind: .event, text: "read-only: the volume uses features this version cannot write"))
         }
         let mayWrite = !configuration.readOnly && !capabilities.readOnly
-        let recovery = Recovery(device: device, superblock: superblock, geometry: Geometry(superblock))
+        let recovery = Recovery(device: device, superblock: superblock, geometry: Geometry(superblock), bug: configuration.plantedBug)
         if !mayWrite && !superblock.clean {
             throw VolumeError(errno: Errno.readOnly, "was not shut down in order and cannot be recovered read-only; mount it for writing once")
         }

@@ -35,6 +35,7 @@ struct Recovery {
     let device: BlockingDevice
     let superblock: Superblock
     let geometry: Geometry
+    var bug = PlantedBug.none
 
     func run(write: Bool) throws(VolumeError) -> Result {
         let ring = try readRing()
@@ -47,13 +48,13 @@ struct Recovery {
         var chain: [Candidate] = []
         var sequence = newest.tail
         while let next = candidates[sequence] {
-            if let last = chain.last, next.previous != last.checksum { break }
+            if let last = chain.last, next.previous != last.checksum && bug != .chainIsNotChecked { break }
             chain.append(next)
             // A hostile record may have the highest number there is.
             sequence &+= 1
         }
         result.nextSequence = sequence
-        if sequence <= mustHave {
+        if sequence <= mustHave && bug != .lostRecordIsTheEnd {
             result.corruption = "journal record \(sequence) is missing or damaged, though record \(newest.sequence) knew it to be durable"
         }
         result.replayed = chain.count
@@ -69,7 +70,7 @@ struct Recovery {
         var sequence = newest.tail
         while let next = candidates[sequence], chain.last.map({ $0.checksum == next.previous }) ?? true {
             chain.append(next)
-            sequence += 1
+            sequence &+= 1
         }
         guard chain.last?.sequence == newest.sequence else {
             throw VolumeError(errno: Errno.damaged, "journal record \(sequence) is missing or damaged; run dashfs check")
@@ -98,21 +99,21 @@ struct Recovery {
             for block in 0..<total {
                 let record = unsafe Bytes(
                     UnsafeMutableRawPointer(mutating: base + block * BlockLayout.size), count: (total - block) * BlockLayout.size, writable: false)
-                guard record.u64(0) == JournalLayout.magic, record.u64(8) == superblock.uuid.0, record.u64(16) == superblock.epoch,
-                    record.u64(24) == superblock.nonce
+                guard record.u64(0) == JournalLayout.magic, record.u64(8) == superblock.uuid.0, record.u64(16) == superblock.epoch && record.u64(24) == superblock.nonce || bug == .otherMountsCount
                 else { continue }
                 let candidate = Candidate(
                     sequence: record.u64(32), position: record.u64(40), blocks: Int(record.u32(52)), payload: Int(record.u32(48)),
                     previous: record.u32(56), checksum: record.u32(60), durable: record.u64(64), tail: record.u64(72),
                     tailPosition: record.u64(80))
-                guard candidate.position % superblock.journalBlocks == UInt64(block), candidate.blocks >= 1, candidate.blocks <= total - block,
-                    Journal.blocks(candidate.payload) == candidate.blocks, candidate.tail <= candidate.sequence
+                guard candidate.position % superblock.journalBlocks == UInt64(block), candidate.blocks >= 1, candidate.blocks <= min(total - block, JournalLayout.maximumBlocks),
+                    Journal.blocks(candidate.payload) == candidate.blocks, candidate.tail >= 1, candidate.tail <= candidate.sequence,
+                    candidate.sequence < JournalLayout.lastSequence
                 else { continue }
                 var checksum = unsafe dashfs_crc32c(0, record.pointer, 60)
                 var zero: UInt32 = 0
                 checksum = unsafe withUnsafeBytes(of: &zero) { unsafe dashfs_crc32c(checksum, $0.baseAddress!, 4) }
                 checksum = unsafe dashfs_crc32c(checksum, record.pointer + 64, candidate.blocks * BlockLayout.size - 64)
-                if checksum == candidate.checksum { found[candidate.sequence] = candidate }
+                if checksum == candidate.checksum || bug == .checksumIsNotChecked { found[candidate.sequence] = candidate }
             }
         }
         return found
@@ -125,11 +126,44 @@ struct Recovery {
         /// Offset of the content in the ring.
         var at: Int
         var sequence: UInt64
+        var block: UInt64 { kind == JournalLayout.Kind.delta ? address / UInt64(BlockLayout.size) : address }
+    }
+
+    private struct Free { var start, end, sequence: UInt64 }
+
+    /// For each block that has entries, the last record that frees it. The last frees come first, and each block is looked at once: a journal
+    /// full of long frees costs no more than its length.
+    private func lastFrees(_ frees: [Free], of entries: [Entry]) -> [UInt64: UInt64] {
+        let blocks = Set(entries.map(\.block)).sorted()
+        // From a place to the next whose block has no answer yet.
+        var next = Array(0...blocks.count)
+        func open(_ place: Int) -> Int {
+            var root = place
+            while next[root] != root { root = next[root] }
+            var at = place
+            while next[at] != root { (at, next[at]) = (next[at], root) }
+            return root
+        }
+        var found: [UInt64: UInt64] = [:]
+        for free in frees.reversed() {
+            var (low, high) = (0, blocks.count)
+            while low < high {
+                let middle = (low + high) / 2
+                if blocks[middle] < free.start { low = middle + 1 } else { high = middle }
+            }
+            var place = open(low)
+            while place < blocks.count && blocks[place] < free.end {
+                found[blocks[place]] = free.sequence
+                next[place] = place + 1
+                place = open(place)
+            }
+        }
+        return found
     }
 
     private func replay(_ ring: [UInt8], _ chain: [Candidate]) throws(VolumeError) -> Int {
         var entries: [Entry] = []
-        var freed: [UInt64: UInt64] = [:]
+        var frees: [Free] = []
         for record in chain {
             let start = Int(record.position % superblock.journalBlocks) * BlockLayout.size + JournalLayout.headerSize
             var at = start
@@ -143,7 +177,7 @@ struct Recovery {
                 at += JournalLayout.entryHeaderSize
                 if kind == JournalLayout.Kind.free {
                     guard geometry.isData(address, count: UInt64(length)) else { throw malformed(record) }
-                    for block in address..<address + UInt64(length) { freed[block] = record.sequence }
+                    if bug != .freesAreNotCollected { frees.append(Free(start: address, end: address + UInt64(length), sequence: record.sequence)) }
                     continue
                 }
                 let block = kind == JournalLayout.Kind.delta ? address / UInt64(BlockLayout.size) : address
@@ -156,10 +190,11 @@ struct Recovery {
                 at += (length + 7) & ~7
             }
         }
+        let freed = lastFrees(frees, of: entries)
         // Per block: what counts, from its last whole image on.
         var perBlock: [UInt64: [Entry]] = [:]
         for entry in entries {
-            let block = entry.kind == JournalLayout.Kind.delta ? entry.address / UInt64(BlockLayout.size) : entry.address
+            let block = entry.block
             if let free = freed[block], entry.sequence <= free { continue }
             if entry.kind == JournalLayout.Kind.delta { perBlock[block, default: []].append(entry) } else { perBlock[block] = [entry] }
         }

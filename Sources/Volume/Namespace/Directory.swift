@@ -183,7 +183,8 @@ extension Volume {
     /// Root and node count of a changed tree go into the inode; a directory's size is its nodes'.
     func store(_ tree: Tree, in inode: Inode) {
         inode.root = tree.root
-        inode.blocks = UInt64(Int(inode.blocks) + tree.nodes)
+        // A hostile count must not fall below zero.
+        inode.blocks = UInt64(max(0, Int(inode.blocks) + tree.nodes))
         if inode.isDirectory { inode.size = inode.blocks * UInt64(BlockLayout.size) }
     }
 }

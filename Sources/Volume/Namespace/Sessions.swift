@@ -161,8 +161,9 @@ extension Volume {
         if !engine.tickets.isEmpty, let holder = engine.tickets[inode], holder != engine.current { throw .ticket(inode) }
     }
 
-    /// Doomed extents are removed in steps, and a volume that writes no more takes none: what they hold must not be read, and nobody waits.
-    func shrinkingStop(_ inode: UInt64) -> Stop { isReadOnly ? .errno(Errno.io) : .ticket(inode) }
+    /// Doomed extents are removed in steps, and a volume that writes no more, or cannot, takes none: what they hold must not be read, and nobody
+    /// waits.
+    func shrinkingStop(_ inode: UInt64) -> Stop { isReadOnly || unreclaimable.contains(inode) ? .errno(Errno.io) : .ticket(inode) }
 
     /// Holds the inode's content for this request until it ends: more steps follow. Valid when this step has committed.
     func takeTicket(_ inode: UInt64, _ tx: Transaction) {

@@ -105,7 +105,7 @@ extension Volume {
         guard request.bufferLength > 0, let buffer = unsafe request.buffer else { throw .errno(Errno.invalid) }
         let text = unsafe pathBuffers.memory + 4096
         try unsafe readLink(file, into: text, tx)
-        let count = min(Int(clamping: file.size), request.bufferLength)
+        let count = min(Int(min(file.size, UInt64(Volume.maximumPath))), request.bufferLength)
         unsafe buffer.copyMemory(from: text, byteCount: count)
         return Outcome(Int64(count))
     }

@@ -8,7 +8,7 @@ extension Volume {
         case .close: return try close(request, tx)
         case .read: return try read(request, progress, tx)
         case .write: return try write(request, progress, tx)
-        case .seek: return try seek(request, tx)
+        case .seek: return try seek(request, progress, tx)
         case .getattr: return try getAttributes(request, tx)
         case .setattr: return try setAttributes(request, tx)
         case .access: return try access(request, tx)

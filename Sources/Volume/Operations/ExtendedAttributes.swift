@@ -79,6 +79,7 @@ extension Volume {
         try freeAttributes(inode, tx)
         inode.attributeBlock = first
         inode.blocks += UInt64(blocks)
+        if inode.isDirectory { inode.size = inode.blocks * UInt64(BlockLayout.size) }
     }
 
     /// Frees the chain.

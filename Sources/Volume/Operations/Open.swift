@@ -119,7 +119,7 @@ extension Volume {
         return Outcome(0)
     }
 
-    func seek(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
+    func seek(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         let description = try openDescription(request.handle, request.session, tx)
         if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
         let base: Int64
@@ -135,7 +135,8 @@ extension Volume {
             let file = try inode(description.inode, tx)
             guard file.isRegular else { throw .errno(Errno.invalid) }
             try requireUntouched(file.number, tx)
-            base = Int64(try seekContent(file, UInt64(request.offset), hole: request.flags == 4, tx)) - request.offset
+            guard let found = try seekContent(file, UInt64(request.offset), hole: request.flags == 4, progress, tx) else { return .more }
+            base = Int64(found) - request.offset
         default: throw .errno(Errno.invalid)
         }
         let (target, overflow) = base.addingReportingOverflow(request.offset)

@@ -27,10 +27,10 @@ extension Volume {
                 let auxiliary = node.auxiliary(slot)
                 let name = node.name(slot)
                 guard unsafe emit(
-                    buffer, &at, inode: node.value(slot), next: node.key(slot) + 1, type: UInt8(truncatingIfNeeded: auxiliary >> 32),
+                    buffer, &at, inode: node.value(slot), next: node.key(slot) &+ 1, type: UInt8(truncatingIfNeeded: auxiliary >> 32),
                     name: name.pointer, length: name.count)
                 else { break }
-                cookie = node.key(slot) + 1
+                cookie = node.key(slot) &+ 1
                 if slot + 1 == node.count {
                     leaves += 1
                     if leaves >= max(1, cache.count / 16) { break }
@@ -41,7 +41,8 @@ extension Volume {
         } else if at == 0 && cookie < 2 {
             throw .errno(Errno.invalid)
         }
-        if Int64(cookie) != description.offset { try descriptionForWrite(description.slot, tx).offset = Int64(cookie) }
+        let place = Int64(clamping: cookie)
+        if place != description.offset { try descriptionForWrite(description.slot, tx).offset = place }
         if at > 0 { try touchAccessTime(Int(description.core), tx) }
         return Outcome(Int64(at))
     }

@@ -70,17 +70,18 @@ extension Volume {
             cleanShutdownDone = queue.inFlight == 0
             return cleanShutdownDone
         }
-        for inode in cache.dirtyLists.sortedKeys { requestWriteback(inode) }
-        for inode in dirtySince.sortedKeys { requestWriteback(inode) }
         checkpoint.drain = true
         if journal.openLength > 0 || journal.openHadOrdered { journal.wanted = max(journal.wanted, journal.openSequence) }
         poll()
-        let isClean = cache.needingWriteback == 0 && dirtySince.isEmpty && cache.checkpointCount == 0 && journal.openLength == 0
-            && journal.phase == .idle && checkpoint.phase == .idle && queue.inFlight == 0 && engine.runnable == 0
-            && !engine.parked.contains { $0.task != .request }
-        if isClean {
+        let isQuiet = dirtySince.count <= abandoned.count && journal.openLength == 0 && journal.phase == .idle && checkpoint.phase == .idle
+            && queue.inFlight == 0 && engine.runnable == 0 && !engine.parked.contains { $0.task != .request }
+        if isQuiet && cache.needingWriteback == 0 && cache.checkpointCount == 0 {
             superblock.clean = true
             writeSuperblocks()
+            cleanShutdownDone = true
+        } else if isQuiet && !abandoned.isEmpty {
+            // The journal stays what it is; the next mount replays it.
+            note("not shut down in order: the data of \(abandoned.count) files could not be written back")
             cleanShutdownDone = true
         }
         return cleanShutdownDone

@@ -42,7 +42,7 @@ extension Volume {
             if (header.imageSequence == 0 || header.state == .writing) && imageStamp[frame] != tx.stamp {
                 imageStamp[frame] = tx.stamp
                 imaged += 1
-                if capabilities.atomicWriteUnit < BlockLayout.size {
+                if capabilities.atomicWriteUnit < BlockLayout.size && journal.bug != .imagesAreNotLogged {
                     unsafe appendEntry(batch, &to, &entries, JournalLayout.Kind.image, 0, block, cache.pointer(frame), BlockLayout.size)
                 }
             }
@@ -84,6 +84,7 @@ extension Volume {
         head.set(RecordLayout.resultAt, result)
         head.set(RecordLayout.lengthAt, UInt64(record.at - RecordLayout.actionsAt))
         dashfs_release_fence()
+        if journal.bug == .appliesBeforePublishing { applyPublished() }
         region.store(.published, number)
         applyPublished()
 
@@ -114,13 +115,16 @@ extension Volume {
         bytes += tx.freed.count * JournalLayout.entryHeaderSize
         if bytes > 0 {
             if isReadOnly { throw .errno(Errno.readOnly) }
+            // The bounds of operations keep them below this; a volume with strange trees gets an errno, not an endless wait.
+            if bytes > journal.batchCapacity - JournalLayout.headerSize { throw damaged("a change of \(bytes) bytes, too large for the journal") }
             if !journal.hasRoom(bytes, mayUseReserve: tx.isInternal) { throw .journal }
         }
         for number in 0..<(needsFrames ? tx.cellCount : 0) {
             let cell = tx.staged(number)
             let block = cell.address / UInt64(BlockLayout.size)
             guard cell.frame == Transaction.freshFrame
-                || cell.frame >= 0 && cache.header(Int(cell.frame)).state == .writing && !newMetadataFrames.contains(where: { $0.block == block })
+                || cell.frame >= 0 && cache.header(Int(cell.frame)).state == .writing && journal.bug != .framesChangeUnderWrites
+                    && !newMetadataFrames.contains(where: { $0.block == block })
             else { continue }
             guard let frame = cache.allocate(stamp: tx.stamp) else {
                 for number in newMetadataFrames.indices { cache.release(newMetadataFrames[number].frame) }
@@ -189,7 +193,7 @@ extension Volume {
             corePool.give(core.slot)
             dirtySince[core.inode] = nil
         }
-        for number in tx.dirtied.indices where !dirtySince.contains(tx.dirtied[number]) { dirtySince[tx.dirtied[number]] = clock.monotonic }
+        for number in tx.dirtied.indices where !dirtySince.contains(tx.dirtied[number]) { becameDirty(tx.dirtied[number]) }
         for number in tx.cleaned.indices { dirtySince[tx.cleaned[number]] = nil }
         for number in tx.givenDescriptions.indices { descriptionPool.give(tx.givenDescriptions[number]) }
         for number in tx.givenLocks.indices { lockPool.give(tx.givenLocks[number]) }
@@ -197,6 +201,7 @@ extension Volume {
         if tx.takenLocks != tx.givenLocks.count { sessions[tx.holder].locks += tx.takenLocks - tx.givenLocks.count }
         if tx.freeBlocks != 0 || tx.freeInodes != 0 || !tx.freed.isEmpty { refreshGroups(tx) }
         for number in tx.freed.indices { holdFreed(tx.freed[number].start, tx.freed[number].count, sequence: journal.openSequence) }
+        for number in tx.retired.indices { journal.retire(tx.retired[number].start, tx.retired[number].count) }
         tx.publications.removeAll()
         if !tx.writebacks.isEmpty {
             if capabilities.atomicWriteUnit >= BlockLayout.size {

@@ -62,6 +62,8 @@
     private(set) var touchedCount = 0
     private(set) var missing = List<Missing>(capacity: 256)
     private(set) var freed = List<FreedExtent>()
+    /// Blocks that a file keeps and whose bytes do not count any more.
+    var retired = List<Extent>()
     var publications = List<Publication>(capacity: 64)
     var writebacks = List<Writeback>(capacity: 64)
     var drops = List<Drop>()
@@ -134,6 +136,7 @@
         unlockedInode = 0
         missing.removeAll()
         freed.removeAll()
+        retired.removeAll()
         publications.removeAll()
         writebacks.removeAll()
         drops.removeAll()
@@ -158,6 +161,9 @@
     var isEmpty: Bool {
         cellCount == 0 && publications.isEmpty && writebacks.isEmpty && drops.isEmpty && freed.isEmpty
     }
+
+    /// Bytes of all staged cells.
+    var stagedSize: Int { memoryUsed }
 
     /// Whose row `slot` was, of the rows that this transaction frees; 0: none of them.
     func givenCoreInode(slot: Int) -> UInt64 {

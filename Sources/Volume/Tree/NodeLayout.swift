@@ -73,6 +73,9 @@
         guard level < Node.maximumDepth else { return "level \(level)" }
         guard heap <= BlockLayout.size, Node.firstAt + count * Node.slotSize <= heap else { return "\(count) slots, heap at \(heap)" }
         guard count > 0 else { return "no slots" }
+        let hasNames = level == 0 && kind == BlockLayout.Kind.directory
+        guard hasNames || heap == BlockLayout.size else { return "names where none belong" }
+        var named = 0
         for slot in 0..<count {
             if slot > 0 && key(slot) <= key(slot - 1) { return "keys out of order at slot \(slot)" }
             if level > 0 {
@@ -81,6 +84,10 @@
                 let (offset, length) = (Node.nameOffset(auxiliary(slot)), Node.nameLength(auxiliary(slot)))
                 if length == 0 || length > 255 || offset < heap || offset + length > BlockLayout.size { return "name of slot \(slot) outside the heap" }
                 if !geometry.isInode(value(slot)) { return "slot \(slot) names an inode that does not exist" }
+                if key(slot) >= 1 << 63 { return "the key of slot \(slot) is no hash" }
+                // Names do not overlap, or what a split moves might not fit.
+                named += length
+                if named > BlockLayout.size - heap { return "names overlap" }
             } else if kind == BlockLayout.Kind.orphans {
                 if !geometry.isInode(key(slot)) { return "slot \(slot) names an inode that does not exist" }
             } else {

@@ -67,8 +67,10 @@ extension Volume {
     /// Moves the path to the next leaf slot; nil at the end.
     func advance(_ tree: Tree, _ path: inout Tree.Path, _ tx: Transaction) throws(Stop) -> Node? {
         var level = 0
+        var last: UInt64?
         while level < path.depth {
             let node = try readNode(tree, path.blocks[level], level: level, tx)
+            if level == 0 && path.slots[0] >= 0 { last = node.key(path.slots[0]) }
             path.slots[level] += 1
             if path.slots[level] < node.count {
                 var current = node
@@ -79,6 +81,8 @@ extension Volume {
                     path.blocks[below] = current.block
                     path.slots[below] = 0
                 }
+                // On a hostile volume nodes may lead to each other: a walk ends because its keys ascend.
+                if let last, current.key(path.slots[0]) <= last { throw damaged("keys of the tree of inode \(tree.owner)") }
                 return current
             }
             level += 1
@@ -145,7 +149,8 @@ extension Volume {
             unsafe place(root, slot: 0, key: node.key(0), value: node.block, auxiliary: 0, name: nil, nameLength: 0)
             unsafe place(root, slot: 1, key: separator, value: right.block, auxiliary: 0, name: nil, nameLength: 0)
             tree.root = root.block
-            deepestTree = max(deepestTree, level + 2)
+            if tree.kind == BlockLayout.Kind.extents { deepestExtents = max(deepestExtents, level + 2) }
+            if tree.kind == BlockLayout.Kind.directory { deepestDirectory = max(deepestDirectory, level + 2) }
         } else {
             try unsafe insert(&tree, &path, level: level + 1, key: separator, value: right.block, auxiliary: 0, name: nil, nameLength: 0, tx)
         }

@@ -1,0 +1,43 @@
+/// A rule of the journal, of recovery or of `apply`, broken on purpose: what the tests' harnesses must find. `docs/RELIABILITY.md` lists the rules.
+/// Invariant: nothing but a test sets one, and where a rule is looked at on the way of a request, the switch is asked only after the rule has said no.
+package enum PlantedBug: String, Sendable, CaseIterable {
+    case none
+    /// A record goes out before the data that it points at has come home.
+    case recordDoesNotWaitForData
+    /// The data that a record points at is in the device's cache when the record goes out.
+    case dataIsNotFlushed
+    /// The tail passes images of blocks that are dirty.
+    case tailPassesDirtyBlocks
+    /// The tail passes images of blocks whose home writes are not flushed.
+    case tailPassesUnflushedWrites
+    /// Home writes are not flushed before the tail moves.
+    case checkpointIsNotFlushed
+    /// A block goes home before its records are durable.
+    case homeBeforeRecord
+    /// Records go over those that replay needs.
+    case liveRecordsAreOverwritten
+    /// The first change of a block since it was at home is logged without its image.
+    case imagesAreNotLogged
+    /// A frame under I/O is changed where it is.
+    case framesChangeUnderWrites
+    /// Freed blocks are given out before their record is durable.
+    case freedBlocksAreReusedAtOnce
+    /// Blocks whose data a live record holds are overwritten in place.
+    case loggedDataIsOverwrittenInPlace
+    /// The same for blocks that became unwritten extents.
+    case retiredBlocksAreForgotten
+    /// Replay brings back blocks that were freed.
+    case freesAreNotCollected
+    /// A record is taken without its checksum.
+    case checksumIsNotChecked
+    /// A record need not name the checksum of the one before.
+    case chainIsNotChecked
+    /// A record that is missing below a durable one is the journal's end.
+    case lostRecordIsTheEnd
+    /// Records of another mount count.
+    case otherMountsCount
+    /// The shared memory changes before the record that says how is published.
+    case appliesBeforePublishing
+    /// The next server does not finish the record that was being applied.
+    case adoptionSkipsTheRecord
+}

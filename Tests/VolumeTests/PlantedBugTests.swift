@@ -1,0 +1,42 @@
+/// Each rule of the journal, of recovery and of `apply` is broken in turn, and a harness must find it: so each rule is needed, and each harness looks.
+import BlockDevice
+import TestSupport
+import Testing
+import Volume
+
+@Suite struct PlantedBugTests {
+    /// What the harness for this rule finds with the bug, nil: nothing.
+    private static func hunt(_ bug: PlantedBug) throws -> String? {
+        switch bug {
+        case .none: nil
+        case .lostRecordIsTheEnd: try JournalTests.damagedRecord(bug)
+        case .chainIsNotChecked: try JournalTests.replacedRecord(bug)
+        case .otherMountsCount: try JournalTests.recordOfAnotherMount(bug)
+        case .retiredBlocksAreForgotten: try JournalTests.smallWriteThenZeroedThenWritten(atomic: 512, bug)
+        case .loggedDataIsOverwrittenInPlace: try JournalTests.smallWriteAtHomeThenOverwrite(bug)
+        case .liveRecordsAreOverwritten: try JournalTests.ringGoesRound(bug)
+        case .appliesBeforePublishing, .adoptionSkipsTheRecord: try adopt(bug)
+        default: try crash(bug)
+        }
+    }
+
+    private static func crash(_ bug: PlantedBug) throws -> String? {
+        for seed in CrashTests.seeds {
+            if let problem = try CrashTests.hunt(seed, states: 250, bug: bug) { return problem }
+        }
+        return nil
+    }
+
+    private static func adopt(_ bug: PlantedBug) throws -> String? {
+        for seed in 1...4 as ClosedRange<UInt64> {
+            if let problem = try AdoptTests.hunt(seed: seed, operations: 250, bug: bug).problem { return problem }
+        }
+        return nil
+    }
+
+    @Test(arguments: PlantedBug.allCases.filter { $0 != .none }) func everyBrokenRuleIsFound(bug: PlantedBug) throws {
+        let found = try PlantedBugTests.hunt(bug)
+        print("\(bug): \(found?.prefix(160) ?? "not found")")
+        #expect(found != nil)
+    }
+}
