@@ -232,7 +232,12 @@ package struct VolumeModel {
 
     /// - Parameter flags: 1 no replacing, 2 exchange.
     package mutating func rename(_ path: String, _ newPath: String, flags: UInt32) -> Int64 {
-        guard case .found(let source, let name, let moving) = walk(path, follow: false) else { return failure(path) }
+        guard case .found(let source, let name, let moving) = walk(path, follow: false) else {
+            // A last name that is too long is looked at when both directories have been found.
+            let long = path.split(separator: "/").map { $0.utf8.count > 255 }
+            if long.last == true, !long.dropLast().contains(true), case .failed(let errno) = walk(newPath, follow: false) { return errno }
+            return failure(path)
+        }
         guard case .found(let destination, let newName, let target) = walk(newPath, follow: false) else { return failure(newPath) }
         if name.isEmpty { return -16 }
         if newName.isEmpty { return flags == 1 ? -17 : -16 }

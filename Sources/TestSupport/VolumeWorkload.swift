@@ -265,7 +265,8 @@ package struct VolumeWorkload {
         case .read(let slot, let offset, let count):
             let (result, bytes) = model.read(slot, count, at: offset)
             return (result, bytes)
-        case .seekData, .sync: return (result, nil)
+        case .seekData: return (result, nil)
+        case .sync: return (0, nil)
         case .truncate(let path, let size): return (model.truncate(path, size), nil)
         case .truncateOpen(let slot, let size): return (model.truncate(slot: slot, size), nil)
         case .allocate(let slot, let mode, let offset, let count): return (model.allocate(slot, mode: mode, offset, count), nil)
