@@ -258,6 +258,10 @@ import Volume
             }
             listError = min(count, 0)
             if count <= 0 { break }
+            if mayHang && found.count > 100_000 {
+                unanswered += 1
+                break
+            }
             var at = 0
             while at < Int(count) {
                 let inode = (0..<8).reduce(UInt64(0)) { $0 | UInt64(buffer[at + $1]) << UInt64(8 * $1) }

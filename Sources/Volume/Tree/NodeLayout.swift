@@ -84,7 +84,8 @@
                 let (offset, length) = (Node.nameOffset(auxiliary(slot)), Node.nameLength(auxiliary(slot)))
                 if length == 0 || length > 255 || offset < heap || offset + length > BlockLayout.size { return "name of slot \(slot) outside the heap" }
                 if !geometry.isInode(value(slot)) { return "slot \(slot) names an inode that does not exist" }
-                if key(slot) >= 1 << 63 { return "the key of slot \(slot) is no hash" }
+                // One more than a key is a cookie, and those are positive.
+                if key(slot) >= UInt64(Int64.max) { return "the key of slot \(slot) is no hash" }
                 // Names do not overlap, or what a split moves might not fit.
                 named += length
                 if named > BlockLayout.size - heap { return "names overlap" }

@@ -95,7 +95,10 @@ extension Volume {
         if tree.root == 0 { return nil }
         let leaf = try descend(tree, key, &path, tx)
         if path.slots[0] >= 0 && leaf.key(path.slots[0]) == key { return leaf }
-        return try advance(tree, &path, tx)
+        let next = try advance(tree, &path, tx)
+        // On a hostile volume the leaf behind may hold lower keys: who goes on from key to key would never end.
+        if let next, next.key(path.slots[0]) < key { throw damaged("keys of the tree of inode \(tree.owner)") }
+        return next
     }
 
     // MARK: Insertion
