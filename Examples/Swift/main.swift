@@ -4,6 +4,7 @@
 //     dashfs serve memory:1G --socket /tmp/dashfs.sock &
 //     swift run -c release example-records /tmp/dashfs.sock /table
 import DashFS
+import Glibc
 
 let recordBytes = 512
 let recordCount = 200
@@ -47,8 +48,11 @@ func run(_ socket: String, _ path: String) async throws(FileError) {
     print("\(recordCount) records written, synchronized and compared")
 }
 
+guard CommandLine.arguments.count == 3 else {
+    print("usage: example-records SOCKET PATH")
+    exit(64)
+}
 do {
-    guard CommandLine.arguments.count == 3 else { fatalError("usage: example-records SOCKET PATH") }
     try await run(CommandLine.arguments[1], CommandLine.arguments[2])
 } catch {
     print("\(error)")

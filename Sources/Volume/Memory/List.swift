@@ -41,16 +41,6 @@
         return false
     }
 
-    /// Keeps what `isKept` says yes to, in order.
-    mutating func keep(where isKept: (Element) -> Bool) {
-        var kept = 0
-        for position in 0..<count where unsafe isKept(elements[position]) {
-            unsafe elements[kept] = elements[position]
-            kept &+= 1
-        }
-        count = kept
-    }
-
     @inline(never) private mutating func grow() {
         let larger = UnsafeMutablePointer<Element>.allocate(capacity: capacity * 2)
         unsafe larger.update(from: elements, count: count)

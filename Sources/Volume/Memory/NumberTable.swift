@@ -41,14 +41,6 @@
         return lowest
     }
 
-    /// The least value, by `<` of what `measure` makes of it.
-    func least(_ measure: (Value) -> UInt64) -> UInt64? {
-        if count == 0 { return nil }
-        var least = UInt64.max
-        for place in 0...mask where unsafe keys[place] != 0 { least = unsafe min(least, measure(values[place])) }
-        return least
-    }
-
     @inline(__always) private func home(_ key: UInt64) -> Int { Int(truncatingIfNeeded: (key &* 0x9E37_79B9_7F4A_7C15) >> 32) & mask }
 
     /// Where the key is, or the free place where it would go.
