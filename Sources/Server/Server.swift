@@ -184,7 +184,6 @@ extension Worker {
 private final class Watcher: @unchecked Sendable {
     private let attention: AttentionWord
     private let events: Int32
-    private let begun = Atomic<Bool>(false)
     private let ending = Atomic<Bool>(false)
     private let wake = Int32(dashfs_sys_eventfd())
     private var thread = pthread_t()
@@ -192,7 +191,6 @@ private final class Watcher: @unchecked Sendable {
     init(_ attention: AttentionWord, events: Int32) {
         self.attention = attention
         self.events = events
-        _ = dashfs_sys_epoll_add(events, wake, UInt32(dashfs_epoll_in), EventTag.control)
         let own = unsafe Unmanaged.passRetained(self).toOpaque()
         unsafe _ = pthread_create(
             &thread, nil,
@@ -202,11 +200,13 @@ private final class Watcher: @unchecked Sendable {
                 return nil
             }, own)
         // What a thread's start needs of the kernel is behind it when this returns: the filter that comes next does not let it through.
-        while !begun.load(ordering: .acquiring) { dashfs_yield() }
+        while dashfs_sys_poll(wake, Int16(POLLIN), -1) <= 0 {}
+        _ = dashfs_eventfd_take(wake)
+        _ = dashfs_sys_epoll_add(events, wake, UInt32(dashfs_epoll_in), EventTag.control)
     }
 
     private func watch() {
-        begun.store(true, ordering: .releasing)
+        _ = dashfs_eventfd_ring(wake)
         while !ending.load(ordering: .acquiring) {
             let ready = dashfs_sys_poll(events, Int16(POLLIN), -1)
             if ending.load(ordering: .acquiring) { break }

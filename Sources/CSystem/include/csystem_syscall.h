@@ -145,6 +145,12 @@ static inline long dashfs_eventfd_ring(int fd) {
     return dashfs_sys_call(SYS_write, fd, (long)&one, sizeof one, 0, 0, 0);
 }
 
+/// Takes back what was rung.
+static inline long dashfs_eventfd_take(int fd) {
+    uint64_t rings;
+    return dashfs_sys_call(SYS_read, fd, (long)&rings, sizeof rings, 0, 0, 0);
+}
+
 /// The events that `fd` shows within `milliseconds` (< 0: no limit), 0, or a negated errno.
 static inline long dashfs_sys_poll(int fd, short events, int milliseconds) {
     struct pollfd entry = {fd, events, 0};
