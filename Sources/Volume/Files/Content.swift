@@ -23,7 +23,7 @@ struct ReadAhead {
     /// The page behind what was fetched.
     var next: UInt64 = 0
     var window = 0
-    /// The page at which the next window is asked for.
+    /// The page at which the next window is asked for; several may be on their way.
     var trigger = UInt64.max
 }
 
@@ -64,7 +64,12 @@ extension Volume {
                 unsafe target.copyMemory(from: cache.pointer(frame) + Int(from % Volume.pageSize), byteCount: Int(to - from))
             } else {
                 let file = try inode(description.inode, tx)
-                missed = try unsafe readUncached(file, page, from, to, into: target, request, Int(lastPage - page + 1), tx) || missed
+                let fetched = try unsafe readUncached(file, page, from, to, into: target, request, Int(lastPage - page + 1), tx)
+                if fetched > 0 {
+                    missed = true
+                    page += UInt64(fetched)
+                    continue
+                }
             }
             page += 1
         }
@@ -86,44 +91,46 @@ extension Volume {
         return (core.size, core.flags & CoreInode.Flag.shrinking != 0)
     }
 
-    /// Bytes [from, to) of a page that the cache does not hold. True: they have to be read first.
+    /// Bytes [from, to) of a page that the cache does not hold. How many pages, this one the first, have to be read for that; 0: the bytes are there.
     private func readUncached(
         _ file: Inode, _ page: UInt64, _ from: UInt64, _ to: UInt64, into target: UnsafeMutableRawPointer, _ request: Request, _ pages: Int,
         _ tx: Transaction
-    ) throws(Stop) -> Bool {
+    ) throws(Stop) -> Int {
         if file.mapping == InodeLayout.Mapping.inline {
             let valid = UInt64(file.inlineCount)
             let copied = from < valid ? min(valid, to) - from : 0
             if copied > 0 { unsafe target.copyMemory(from: file.inline.pointer + Int(from), byteCount: Int(copied)) }
             unsafe (target + Int(copied)).initializeMemory(as: UInt8.self, repeating: 0, count: Int(to - from - copied))
-            return false
+            return 0
         }
         if let extent = try lookup(file, page, tx).extent, !extent.unwritten {
-            let window = readAheadWindow(request.handle, page: page, pages: pages)
-            tx.miss(
-                file.number, page, block: extent.block + (page - extent.index),
-                run: min(window, Int(min(extent.end - page, UInt64(window)))))
-            return true
+            let run = readAheadRun(request.handle, page: page, pages: pages, end: extent.end)
+            tx.miss(file.number, page, block: extent.block + (page - extent.index), run: run)
+            return run
         }
         unsafe target.initializeMemory(as: UInt8.self, repeating: 0, count: Int(to - from))
-        return false
+        return 0
     }
 
-    /// Pages to fetch at a miss: grows while a description reads on where it stopped.
-    private func readAheadWindow(_ handle: Int32, page: UInt64, pages: Int) -> Int {
+    /// Pages to fetch at a miss, not past `end`: more while a description reads on where it stopped.
+    private func readAheadRun(_ handle: Int32, page: UInt64, pages: Int, end: UInt64) -> Int {
         let slot = Int(handle)
         let state = unsafe readAhead[slot]
         let goesOn = page == state.next
         let window = goesOn ? min(max(state.window * 2, pages, 8), longestWindow) : pages
+        let run = min(end - page, UInt64(window))
         // One miss says nothing; the second where the first ended begins a sequence.
-        unsafe readAhead[slot] = ReadAhead(next: page + UInt64(window), window: window, trigger: goesOn ? page + UInt64(window / 2) : .max)
-        return window
+        unsafe readAhead[slot] = ReadAhead(next: page + run, window: window, trigger: goesOn ? page + run / 2 : .max)
+        return Int(run)
     }
 
     private var longestWindow: Int { max(1, min(256, cache.count / 8)) }
 
-    /// A sequence has read half of what was fetched for it: the next window is fetched while it goes on. Only a hint: what cannot be told without
-    /// waiting is not fetched.
+    /// How far fetching is ahead of a sequence at most: enough requests to keep a device busy that answers several at once.
+    private func readAheadDistance(_ window: Int) -> UInt64 { UInt64(max(1, min(window * 4, cache.count / 8))) }
+
+    /// A sequence has come nearer to the end of what was fetched for it than it may: the next window is fetched while it goes on. Only a hint: what
+    /// cannot be told without waiting is not fetched.
     @inline(never) private func fetchAhead(_ handle: Int32, _ number: UInt64, size: UInt64, _ tx: Transaction) {
         let slot = Int(handle)
         let state = unsafe readAhead[slot]
@@ -135,7 +142,8 @@ extension Volume {
             let window = min(state.window * 2, longestWindow)
             let run = min(UInt64(window), min(extent.end, endPage) - state.next)
             tx.miss(number, state.next, block: extent.block + (state.next - extent.index), run: Int(run))
-            unsafe readAhead[slot] = ReadAhead(next: state.next + run, window: window, trigger: state.next)
+            let next = state.next + run
+            unsafe readAhead[slot] = ReadAhead(next: next, window: window, trigger: next - min(next, readAheadDistance(window)))
         } catch {
             // A node of the extent tree is on its way; the next miss goes on from there.
         }
