@@ -99,6 +99,7 @@ private struct BenchReport: Encodable {
         notes = [
             "One client, \(processors) processors. Beside: \(place.kernelName) at \(place.base). DashFS: \(device), cache \(MicroSuite.cache) (1 GiB transfers: \(SequentialSuite.cache)).",
             "Medians of \(rounds) batches a side, the sides in turns. Ratio: DashFS divided by the other, of neighbouring batches; median, 10th and 90th percentile. Times: less is better; MB/s: more is.",
+            "hand-over: a bare ping-pong of two processes meanwhile. It depends on which cores the host gives them; what it is for one cache line, a 4 KiB transfer pays for its sixty-four.",
             "preload: system calls of an unmodified program under `dashfs run`; library: calls of FS Lib.",
         ]
     }

@@ -59,9 +59,9 @@ struct SystemCallTests {
         #expect(try compare(["read", "overwrite", "append", "stat", "rename"], 250, preloaded: true) <= slack)
     }
 
-    @Test("of open and close under preload are one each, and one that tells a vfork child from its parent") func placeholders() throws {
+    @Test("of open and close under preload are one each") func placeholders() throws {
         // 750 opens and closes more, and a sixteenth of that before the time is taken.
         let growth = try compare(["openClose"], 250, preloaded: true)
-        #expect(4 * 750...4 * 800 + slack ~= growth, "\(growth)")
+        #expect(2 * 750...2 * 800 + slack ~= growth, "\(growth)")
     }
 }

@@ -67,6 +67,9 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
         let old = dashfs_raw_syscall3(frame.number, first, 0, 0)
         if !Connection.isBorrowed { FileModeMask.hasBecome(UInt32(truncatingIfNeeded: first)) }
         return old
+    case .clone, .vfork, .clone3:
+        Connection.processWillClone(number, first, memory)
+        return nil
     case .execve, .execveat: return execute(number, frame, memory)
     case .setuid, .setgid, .setreuid, .setregid, .setgroups, .setresuid, .setresgid, .setfsuid, .setfsgid:
         guard Connection.existing != nil else { return nil }

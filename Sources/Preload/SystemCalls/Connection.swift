@@ -13,6 +13,8 @@ enum Connection {
     nonisolated(unsafe) private static var process: Int64 = 0
     /// A page of one word: 1, and zeroed by the kernel in a forked child but not in a vfork child, which has the parent's memory.
     nonisolated(unsafe) private static var ownWord: UInt = 0
+    /// Whether a child may ever have run in this memory: only then is it asked whose the call is.
+    nonisolated(unsafe) private static var hasLent = false
     nonisolated(unsafe) private static var latest: UInt32 = 0
     nonisolated(unsafe) private static var lock: UInt32 = 0
     nonisolated(unsafe) private static var pathOnly: Int32 = -1
@@ -44,6 +46,9 @@ enum Connection {
     /// The session, if this process has one.
     static var existing: Session? { present }
 
+    private static var cloneMemory: UInt64 { 0x100 }
+    private static var cloneThread: UInt64 { 0x10000 }
+
     /// Once, at the start of the program.
     static func start() {
         let protection = Int32(dashfs_protection_read | dashfs_protection_write)
@@ -56,7 +61,22 @@ enum Connection {
     }
 
     /// Whether the caller is a vfork child: its memory is the parent's, and must stay as it is; its descriptors are its own.
-    static var isBorrowed: Bool {
+    @inline(__always) static var isBorrowed: Bool { unsafe hasLent && isAnothers() }
+
+    /// clone(2), clone3(2) or vfork(2) is about to be made: of a process that runs in this memory (vfork, posix_spawn), or of a thread, or of a copy.
+    /// Once memory has been lent, every call asks whose it is, because threads go on beside the child.
+    static func processWillClone(_ number: SystemCallNumber, _ argument: Int64, _ memory: ProgramMemory) {
+        var flags = UInt64(bitPattern: argument)
+        if number == .vfork { flags = cloneMemory }
+        // The first word of clone3's argument; where it cannot be read the kernel says so.
+        if number == .clone3, unsafe !withUnsafeMutablePointer(to: &flags, { unsafe memory.copyIn($0, from: UInt64(bitPattern: argument), count: 8) }) { return }
+        guard flags & (cloneMemory | cloneThread) == cloneMemory else { return }
+        // In a forked child, which may have been lent its memory itself: `process` is its own before there is another to tell it from.
+        _ = isAnothers()
+        unsafe hasLent = true
+    }
+
+    @inline(never) private static func isAnothers() -> Bool {
         let own = Int64(dashfs_sys_getpid())
         if unsafe process == own { return false }
         guard let word = unsafe UnsafeMutableRawPointer(bitPattern: ownWord) else { return false }

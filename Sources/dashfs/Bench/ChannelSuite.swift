@@ -13,25 +13,14 @@ struct ChannelSuite {
     private static let underWay = 64
 
     func run() throws(Failure) -> [Comparison] {
-        let page = try PingPong()
-        defer { close(page.descriptor) }
-        let partner = try BenchWorker("ping-pong", ["--echo", "3"], environment: ProcessEnvironment(), inherited: page.descriptor)
-        defer { partner.end() }
-        try partner.waitUntilReady()
+        let pingPong = try HandOver()
+        defer { pingPong.end() }
         let server = try PrivateServer(device: "memory:256M", options: ["--cache", "128M"])
         defer { _ = server.stop() }
         let ground = try LibraryGround(socket: server.socket)
         let opened = unsafe "/log".withCString { unsafe ground.open($0, O_CREAT | O_RDWR | O_APPEND) }
         guard opened >= 0 else { throw Failure(.system, "the volume takes no file: \(errorText(Int32(truncatingIfNeeded: -opened)))") }
         let log = Int32(truncatingIfNeeded: opened)
-        var next: UInt64 = 1
-        func pingPong(_ count: Int, payload: Bool) throws(Failure) -> UInt64 {
-            partner.tell("\(next) \(count) \(payload ? 1 : 0)")
-            let taken = page.trips(count, from: next, payload: payload)
-            next += UInt64(count)
-            _ = try partner.answer()
-            return taken
-        }
         func nulls(_ count: Int) throws(Failure) -> UInt64 {
             let begun = dashfs_clock_monotonic()
             var worst: Int64 = 0
@@ -40,13 +29,13 @@ struct ChannelSuite {
             guard worst == 0 else { throw Failure(.system, "the server does not answer: \(errorText(Int32(truncatingIfNeeded: -worst)))") }
             return taken
         }
-        _ = try (pingPong(ChannelSuite.trips, payload: false), nulls(ChannelSuite.trips), append(ground, log))
+        _ = try (pingPong.batch(ChannelSuite.trips), nulls(ChannelSuite.trips), append(ground, log))
         var null: [(UInt64, UInt64)] = []
         var append: [(UInt64, UInt64)] = []
         for _ in 0..<rounds {
             try Interruption.check()
-            null.append((try pingPong(ChannelSuite.trips, payload: false), try nulls(ChannelSuite.trips)))
-            append.append((try pingPong(ChannelSuite.appends, payload: true), try self.append(ground, log)))
+            null.append((try pingPong.batch(ChannelSuite.trips), try nulls(ChannelSuite.trips)))
+            append.append((try pingPong.batch(ChannelSuite.appends, payload: true), try self.append(ground, log)))
         }
         return [
             Comparison("null request", through: "channel", beside: "ping-pong", batches: null, count: ChannelSuite.trips),

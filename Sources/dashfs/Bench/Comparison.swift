@@ -49,6 +49,8 @@ struct Comparison: Encodable {
     var goal: Goal?
     var isMet: Bool?
     var deviceRequests: DeviceRequests?
+    /// Median of a bare ping-pong of two processes before each batch of the subject's, nanoseconds.
+    var handOver: Double?
 
     /// - Parameter pairs: of each round, what the baseline and the subject measured, in `unit`.
     init(_ operation: String, through: String, beside: String, unit: Unit, pairs: [(baseline: Double, subject: Double)], goal: Goal? = nil) {
@@ -83,12 +85,12 @@ struct Comparison: Encodable {
     }
 
     static func table(_ comparisons: [Comparison]) -> String {
-        var rows = [["operation", "through", "DashFS", "beside", "other", "ratio", "10%", "90%", "goal", ""]]
+        var rows = [["operation", "through", "DashFS", "beside", "other", "ratio", "10%", "90%", "hand-over", "goal", ""]]
         for comparison in comparisons {
             rows.append([
                 comparison.operation, comparison.through, comparison.text(comparison.subject), comparison.beside, comparison.text(comparison.baseline),
-                hundredths(comparison.ratio), hundredths(comparison.ratioLow), hundredths(comparison.ratioHigh), comparison.goal?.text ?? "",
-                comparison.isMet.map { $0 ? "met" : "missed" } ?? "",
+                hundredths(comparison.ratio), hundredths(comparison.ratioLow), hundredths(comparison.ratioHigh),
+                comparison.handOver.map { Duration.text(UInt64($0)) } ?? "", comparison.goal?.text ?? "", comparison.isMet.map { $0 ? "met" : "missed" } ?? "",
             ])
         }
         return Terminal.table(rows)

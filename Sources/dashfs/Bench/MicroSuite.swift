@@ -1,10 +1,13 @@
 // `bench micro`, one operation at a time: through system calls under the preload library and through FS Lib, each beside the same system calls on the
 // kernel's file system. Invariant: all three do the same loop on files of the same sizes, in turns; who goes first changes from round to round.
+// What two processes need to hand something over is measured in every round: where it is several times what it was, ratios to the kernel's are too.
 
 struct MicroSuite {
     let rounds: Int
     let place: Workplace
     static let cache = "256M"
+    /// Of a ping-pong before each batch of ours: half a millisecond.
+    private static let trips = 2000
 
     func run() throws(Failure) -> [Comparison] {
         let server = try PrivateServer(device: try place.volume("micro", size: 1 << 30), options: ["--cache", MicroSuite.cache])
@@ -18,6 +21,8 @@ struct MicroSuite {
         let library = try BenchWorker("library", ["--root", "/library", "--library", server.socket], environment: ProcessEnvironment())
         defer { library.end() }
         for worker in [kernel, preload, library] { try worker.waitUntilReady() }
+        let pingPong = try HandOver()
+        defer { pingPong.end() }
         var results: [Comparison] = []
         var line = ProgressLine("micro")
         let operations = MicroOperation.allCases.filter { $0 != .durable }
@@ -25,10 +30,12 @@ struct MicroSuite {
             for worker in [kernel, preload, library] { _ = try worker.run(operation) }
             var preloadBatches: [(UInt64, UInt64)] = []
             var libraryBatches: [(UInt64, UInt64)] = []
+            var handOvers: [Double] = []
             for round in 0..<rounds {
                 try Interruption.check()
                 let first = round % 2 == 0
                 let before = first ? try kernel.run(operation) : 0
+                handOvers.append(Double(try pingPong.batch(MicroSuite.trips)) / Double(MicroSuite.trips))
                 let underPreload = try preload.run(operation)
                 let middle = try kernel.run(operation)
                 let throughLibrary = try library.run(operation)
@@ -38,10 +45,11 @@ struct MicroSuite {
                 line.update((Double(index) + Double(round) / Double(rounds)) / Double(operations.count))
             }
             for (worker, batches) in [(preload, preloadBatches), (library, libraryBatches)] {
-                results.append(
-                    Comparison(
-                        operation.title, through: worker.title, beside: kernel.title, batches: batches, count: operation.count,
-                        goal: place.isMemory ? nil : operation.goal(through: worker.title)))
+                var comparison = Comparison(
+                    operation.title, through: worker.title, beside: kernel.title, batches: batches, count: operation.count,
+                    goal: place.isMemory ? nil : operation.goal(through: worker.title))
+                comparison.handOver = Comparison.percentile(handOvers, 0.5)
+                results.append(comparison)
             }
         }
         line.end()

@@ -54,3 +54,30 @@ import Glibc
         }
     }
 }
+
+/// Both sides of a ping-pong: this process, and one that echoes and sleeps between batches.
+final class HandOver {
+    private let page: PingPong
+    private let partner: BenchWorker
+    private var next: UInt64 = 1
+
+    init() throws(Failure) {
+        page = try PingPong()
+        partner = try BenchWorker("ping-pong", ["--echo", "3"], environment: ProcessEnvironment(), inherited: page.descriptor)
+        try partner.waitUntilReady()
+    }
+
+    /// Nanoseconds that so many trips took.
+    func batch(_ trips: Int, payload: Bool = false) throws(Failure) -> UInt64 {
+        partner.tell("\(next) \(trips) \(payload ? 1 : 0)")
+        let taken = page.trips(trips, from: next, payload: payload)
+        next += UInt64(trips)
+        _ = try partner.answer()
+        return taken
+    }
+
+    func end() {
+        partner.end()
+        Glibc.close(page.descriptor)
+    }
+}
