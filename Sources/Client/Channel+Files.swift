@@ -22,6 +22,23 @@ extension Channel {
         return call(&request, secondLine: true).result
     }
 
+    /// Closes without waiting for the answer, which says nothing to one who owns the handle: what was written is the server's since the write, and errors
+    /// of the device are fsync's to tell. A session that has ever locked a file waits, because others may be told that the lock is free.
+    /// - Returns: 0, or what a close that was waited for answered.
+    @inline(__always)
+    public func closeSoon(_ handle: Int32) -> Int64 {
+        guard unsafe dashfs_load32(sessionWord(SessionState.hasLocked)) == 0 else { return close(handle) }
+        var request = WireRequest(.close)
+        request.handle = handle
+        return post(&request, secondLine: true) ? 0 : close(handle)
+    }
+
+    /// Closes wait for their answers from here on.
+    private func noteLock() { unsafe dashfs_store32_release(sessionWord(SessionState.hasLocked), 1) }
+
+    @inline(__always)
+    private func sessionWord(_ offset: Int) -> UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(session) + offset }
+
     /// pread(2), or read(2) with `offset` -1. Longer transfers than the arena are several requests; a short one ends them.
     @inline(__always)
     public func read(_ handle: Int32, into buffer: UnsafeMutableRawPointer, count: Int, offset: Int64 = -1) -> Int64 {
@@ -162,6 +179,7 @@ extension Channel {
         request.offset = offset
         request.length = length
         request.owner = owner
+        noteLock()
         return callInterruptibly(&request, secondLine: true)
     }
 
@@ -170,6 +188,7 @@ extension Channel {
         var request = WireRequest(.flock)
         request.handle = handle
         request.flags = operation
+        noteLock()
         return callInterruptibly(&request, secondLine: false).result
     }
 

@@ -65,6 +65,7 @@ extension Channel {
             // No tag is free any more, so every later call fails at once.
             unsafe state.pointee.dead = true
             unsafe state.pointee.freeTags = 0
+            unsafe state.pointee.postedTags = 0
         }
         return alive
     }

@@ -38,7 +38,11 @@ import CSystem
     /// A free tag, or nil where 64 requests are under way. Its path area is the caller's until `take`.
     @inline(__always)
     public func reserve() -> UInt8? {
-        let free = unsafe state.pointee.freeTags
+        var free = unsafe state.pointee.freeTags
+        if free == 0 {
+            collectPosted()
+            unsafe free = state.pointee.freeTags
+        }
         guard free != 0 else { return nil }
         let tag = UInt8(truncatingIfNeeded: free.trailingZeroBitCount)
         unsafe state.pointee.freeTags = free & (free &- 1)
@@ -96,6 +100,36 @@ import CSystem
         return waitLong(tag, interruptible: interruptible)
     }
 
+    // MARK: Requests whose answer nobody waits for
+
+    /// Few, so that those who wait have tags.
+    private static let postedLimit = 8
+
+    /// Sends a request without waiting; its answer is not looked at. The server takes a ring's requests in their order, so it comes before the next
+    /// request of this channel. False where it has to be called in the usual way: enough others are on their way.
+    @inline(__always)
+    func post(_ request: inout WireRequest, secondLine: Bool = false) -> Bool {
+        if unsafe state.pointee.postedTags != 0 { collectPosted() }
+        guard unsafe state.pointee.postedTags.nonzeroBitCount < Channel.postedLimit, let tag = reserve() else { return false }
+        request.tag = tag
+        submit(request, secondLine: secondLine)
+        announce()
+        unsafe state.pointee.postedTags |= 1 << UInt64(tag & 63)
+        return true
+    }
+
+    /// Frees the tags of those that have been answered.
+    private func collectPosted() {
+        var left = unsafe state.pointee.postedTags
+        while left != 0 {
+            let tag = UInt8(truncatingIfNeeded: left.trailingZeroBitCount)
+            left &= left &- 1
+            guard isComplete(tag) else { continue }
+            unsafe state.pointee.postedTags &= ~(1 << UInt64(tag))
+            unreserve(tag)
+        }
+    }
+
     // MARK: Arena
 
     /// 4096 bytes for a path of the request with this tag.
@@ -122,7 +156,8 @@ import CSystem
             start: pathArea(state.pointee.lastTag, second: completion.info1 == 1), count: length)
     }
 
-    public var tagsUnderWay: Int { unsafe 64 - state.pointee.freeTags.nonzeroBitCount }
+    /// Requests whose answers somebody wants.
+    public var tagsUnderWay: Int { unsafe 64 - (state.pointee.freeTags | state.pointee.postedTags).nonzeroBitCount }
     public var sleeps: UInt64 { unsafe state.pointee.sleeps }
     /// The number that the next request will get: for tests of the ring itself.
     public var nextSequence: UInt32 { unsafe state.pointee.sequence }

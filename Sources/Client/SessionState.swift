@@ -6,7 +6,7 @@ import CSystem
 
 /// Private memory of a session and its channels: one anonymous mapping, so that nothing here needs an allocator.
 ///
-/// Invariant: everything but the atomic words (`busy`, `addLock`, `channelCount`, `isFull`) is written by the thread that holds the channel, or under
+/// Invariant: everything but the atomic words (`busy`, `addLock`, `channelCount`, `isFull`, `hasLocked`) is written by the thread that holds the channel, or under
 /// `addLock`. The mapping is copied by fork like any private memory; the shared segments are not (MADV_DONTFORK), and the word at `aliveWord`,
 /// which the kernel zeroes in a child, tells the two apart.
 ///
@@ -25,6 +25,8 @@ import CSystem
     static let channelCount = 2112
     /// 1: the server has refused a further channel.
     static let isFull = 2176
+    /// 1: some lock of files has been asked for, which a close may release.
+    static let hasLocked = 2240
     static let channels = 4096
     static let channelBytes = 1024
     static let channelLimit: UInt32 = 256
@@ -45,6 +47,8 @@ import CSystem
     var sleepCount: UInt32 = 0
     /// Bit n: tag n is free.
     var freeTags: UInt64 = ~0
+    /// Bit n: the answer of the request with tag n is not waited for.
+    var postedTags: UInt64 = 0
     /// How long to look for an answer before sleeping. Follows what calls have taken.
     var spin: SpinBudget
     /// The tag of the last completion taken, whose path area may hold the rest of an escaping path.

@@ -52,16 +52,16 @@ public struct File: ~Copyable, Sendable {
 
     deinit {
         if handle >= 0, let channel = volume.session.acquire() {
-            _ = channel.close(handle)
+            _ = channel.closeSoon(handle)
             volume.session.release(channel)
         }
     }
 
-    /// Closes now, and tells what close(2) would.
+    /// Closes now, and tells whether the server is still there. What was written is the server's already; `synchronize` makes it the device's.
     public consuming func close() throws(FileError) {
         let open = handle
         handle = -1
-        let result = try volume.withChannel("close") { $0.close(open) }
+        let result = try volume.withChannel("close") { $0.closeSoon(open) }
         if result < 0 { throw FileError(result: result, "close") }
     }
 

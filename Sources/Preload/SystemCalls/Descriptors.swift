@@ -174,6 +174,6 @@ enum Descriptors {
         let session = unsafe Session(state: state)
         guard let channel = session.acquire() else { return }
         defer { session.release(channel) }
-        _ = channel.close(handle)
+        _ = channel.closeSoon(handle)
     }
 }

@@ -82,7 +82,7 @@ struct SystemCallGround: Ground {
     func open(_ path: UnsafePointer<CChar>, _ flags: Int32) -> Int64 {
         unsafe channel.open(place(path), flags: UInt32(bitPattern: flags), mode: 0o644).result
     }
-    func close(_ file: Int32) -> Int64 { channel.close(file) }
+    func close(_ file: Int32) -> Int64 { channel.closeSoon(file) }
     func read(_ file: Int32, into buffer: UnsafeMutableRawPointer, _ count: Int, at offset: Int64) -> Int64 {
         unsafe channel.read(file, into: buffer, count: count, offset: offset)
     }
