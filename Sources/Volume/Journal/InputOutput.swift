@@ -52,14 +52,7 @@ extension Volume {
     func submitFrames(_ operation: DeviceOperation, block: UInt64, frames: [UInt32], purpose: PendingIO.Purpose, sequence: UInt64 = 0) -> Bool {
         let slot = takeIO(purpose, frames: frames, sequence: sequence)
         segments.removeAll(keepingCapacity: true)
-        for position in frames.indices {
-            // Neighbours in memory are one segment: a device that is handed one piece needs a descriptor for it, not one for each block.
-            if position > 0 && frames[position] == frames[position - 1] + 1 {
-                segments[segments.count - 1].length += BlockLayout.size
-            } else {
-                unsafe segments.append(DeviceSegment(address: cache.pointer(Int(frames[position])), length: BlockLayout.size))
-            }
-        }
+        for frame in frames { unsafe segments.append(DeviceSegment(address: cache.pointer(Int(frame)), length: BlockLayout.size)) }
         let accepted = unsafe segments.withUnsafeBufferPointer {
             unsafe queue.submit(
                 operation, offset: block * UInt64(BlockLayout.size), segments: $0, length: frames.count * BlockLayout.size,
