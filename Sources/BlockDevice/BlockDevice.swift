@@ -128,6 +128,9 @@ public protocol DeviceQueue: AnyObject {
     var wakeupDescriptor: Int32 { get }
     func armWakeup()
     func disarmWakeup()
+
+    /// The monotonic time, in nanoseconds, at which `nextCompletion` must be called at the latest though nothing may have woken anybody; nil: none.
+    var deadline: UInt64? { get }
 }
 
 extension DeviceQueue {
@@ -135,6 +138,7 @@ extension DeviceQueue {
         get { false }
         set {}
     }
+    public var deadline: UInt64? { nil }
 }
 
 /// Why a device could not be opened or used: which device, what went wrong, what to do about it; one line.

@@ -185,11 +185,11 @@ extension Volume {
     }
 
     /// The monotonic time at which `poll` must be called at the latest, or nil.
-    /// What waits for the device or for write-back under way has none: their completions call.
+    /// What waits for the device has the driver's, and write-back under way none: their completions call.
     public var deadline: UInt64? {
-        if isReadOnly { return nil }
-        var earliest: UInt64?
-        if journal.openLength > 0 && journal.phase == .idle { earliest = journal.openedAt &+ commitAge }
+        var earliest = queue.deadline
+        if isReadOnly { return earliest }
+        if journal.openLength > 0 && journal.phase == .idle { earliest = min(earliest ?? .max, journal.openedAt &+ commitAge) }
         if engine.writingBack.count < Volume.writebackTasks, let oldest = oldestDirty { earliest = min(earliest ?? .max, oldest &+ commitAge) }
         return earliest
     }

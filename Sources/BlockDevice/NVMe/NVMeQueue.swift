@@ -1,0 +1,400 @@
+import CSystem
+import Glibc
+
+/// Requests on their way through one pair of rings.
+///
+/// Invariants:
+/// - a slot is free, waiting (accepted, not in the ring) or sent; its number is its command's identifier, so an answer that names another slot than a
+///   sent one is told and ignored;
+/// - a ring has more entries than there are slots, so it is never full;
+/// - the device reaches memory that was registered, or a bounce buffer; nothing else is ever named to it;
+/// - what was sent before a reset is sent again, at most `attempts` times in all. A write may so reach the medium twice; nobody has been told of it
+///   before, and nobody else writes there meanwhile.
+/// One thread.
+@safe final class NVMeQueue: DeviceQueue {
+    private enum State { case free, waiting, sent, overdue }
+
+    private struct Slot {
+        var state = State.free
+        var operation = DeviceOperation.flush
+        var forceUnitAccess = false
+        var attempts: UInt8 = 0
+        var tag: UInt64 = 0
+        var offset: UInt64 = 0
+        var length = 0
+        /// Of a write-zeroes that one command cannot hold.
+        var done = 0
+        var first: UInt64 = 0
+        var second: UInt64 = 0
+        var deadline: UInt64 = 0
+        /// Of `bounces`; -1: the caller's memory.
+        var bounce = -1
+    }
+
+    static let attempts: UInt8 = 3
+    /// Requests in memory that the device does not reach, at once.
+    private static let mostBounces = 8
+
+    private let controller: NVMeController
+    private let namespaceBlock: Int
+    private let capabilities: DeviceCapabilities
+    private var ring: NVMeRing?
+    private var slots: [Slot]
+    private var free: [Int32]
+    private var waiting: SlotBacklog
+    private var refused: CompletionBacklog
+    private var finished: CompletionBacklog
+    private(set) var counters = DeviceCounters()
+    private(set) var inFlight = 0
+    private var sent = 0
+    /// A page or more for each slot: its list of pages, or its range.
+    private let lists: DMAMemory
+    private let listBytes: Int
+    private var registered: DMAMemory?
+    private var bounces: [DMAMemory] = []
+    /// Where a read through each of them goes in the end.
+    private var bounceTargets: [[DeviceSegment]] = []
+    private var freeBounces: [Int] = []
+    private var emptyPolls: UInt32 = 0
+
+    init(_ controller: NVMeController, depth: Int, capabilities: DeviceCapabilities) throws(DeviceError) {
+        // A ring holds one less than its entries.
+        let depth = min(depth, controller.capabilities.maximumEntries - 1)
+        self.controller = controller
+        self.capabilities = capabilities
+        namespaceBlock = controller.namespace.blockSize
+        slots = [Slot](repeating: Slot(), count: depth)
+        free = (0..<Int32(depth)).reversed()
+        waiting = SlotBacklog(depth: depth)
+        refused = CompletionBacklog(depth: depth)
+        finished = CompletionBacklog(depth: depth)
+        listBytes = NVMePages.listBytes(transfer: capabilities.maximumTransfer)
+        lists = try controller.transport.allocate(bytes: listBytes * depth)
+        ring = try controller.takeRing(for: self, entries: depth + 1)
+    }
+
+    /// Nothing is in flight any more: the controller may use the ring for another queue.
+    deinit {
+        if let ring { controller.giveRingBack(ring) }
+    }
+
+    var room: Int { slots.count - inFlight }
+
+    // MARK: Submission
+
+    func submit(
+        _ operation: DeviceOperation, offset: UInt64, segments: UnsafeBufferPointer<DeviceSegment>, length: Int,
+        forceUnitAccess: Bool, tag: UInt64
+    ) -> Bool {
+        guard let index = free.last.map(Int.init) else { return false }
+        var error = unsafe capabilities.check(
+            operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
+        if case .givenUp(let errno) = controller.phase { error = error == 0 ? errno : error }
+        if error != 0 {
+            refused.append(DeviceCompletion(tag: tag, error: error))
+            inFlight += 1
+            // It has no slot, but takes the place of one until its completion is taken.
+            free.removeLast()
+            refusedSlots.append(Int32(index))
+            return true
+        }
+        var slot = Slot()
+        slot.operation = operation
+        slot.forceUnitAccess = forceUnitAccess
+        slot.tag = tag
+        slot.offset = offset
+        slot.length = length
+        if operation == .read || operation == .write {
+            guard unsafe place(&slot, index, segments) else { return false }
+        } else if operation == .discard {
+            describeRange(offset: offset, length: length, index)
+            slot.first = lists.address + UInt64(index * listBytes)
+        }
+        slot.state = .waiting
+        free.removeLast()
+        slots[index] = slot
+        waiting.append(index)
+        inFlight += 1
+        counters.count(operation, length: length)
+        return true
+    }
+
+    private var refusedSlots: [Int32] = []
+
+    /// Tells the device where the memory is. False where all bounce buffers are in use.
+    private func place(_ slot: inout Slot, _ index: Int, _ segments: UnsafeBufferPointer<DeviceSegment>) -> Bool {
+        let list = unsafe lists.pointer + index * listBytes
+        var pages = unsafe NVMePages(list: list, listAddress: lists.address + UInt64(index * listBytes))
+        for unsafe segment in unsafe segments {
+            guard segment.length % blockSize == 0, let address = address(of: segment) else { return unsafe bounce(&slot, index, segments) }
+            for page in 0..<segment.length / blockSize { pages.append(address + UInt64(page * blockSize)) }
+        }
+        (slot.first, slot.second) = pages.pointers
+        return true
+    }
+
+    /// The device's address of memory that was registered.
+    private func address(of segment: DeviceSegment) -> UInt64? {
+        guard let registered, let offset = unsafe registered.offset(of: segment.address), segment.length <= registered.bytes - offset else { return nil }
+        return registered.address + UInt64(offset)
+    }
+
+    private func bounce(_ slot: inout Slot, _ index: Int, _ segments: UnsafeBufferPointer<DeviceSegment>) -> Bool {
+        if freeBounces.isEmpty, bounces.count < Self.mostBounces, let memory = try? controller.transport.allocate(bytes: capabilities.maximumTransfer) {
+            freeBounces.append(bounces.count)
+            bounces.append(memory)
+            bounceTargets.append([])
+        }
+        guard let number = freeBounces.popLast() else { return false }
+        slot.bounce = number
+        let memory = bounces[number]
+        if slot.operation == .write {
+            var at = 0
+            for unsafe segment in unsafe segments {
+                unsafe (memory.pointer + at).copyMemory(from: segment.address, byteCount: segment.length)
+                at += segment.length
+            }
+        } else {
+            bounceTargets[number] = unsafe Array(segments)
+        }
+        var pages = unsafe NVMePages(list: lists.pointer + index * listBytes, listAddress: lists.address + UInt64(index * listBytes))
+        for page in 0..<slot.length / blockSize { pages.append(memory.address + UInt64(page * blockSize)) }
+        (slot.first, slot.second) = pages.pointers
+        return true
+    }
+
+    /// One range of a Dataset Management command: attributes, blocks, first block.
+    private func describeRange(offset: UInt64, length: Int, _ index: Int) {
+        let range = unsafe lists.pointer + index * listBytes
+        unsafe range.storeBytes(of: UInt64(length / namespaceBlock) << 32, as: UInt64.self)
+        unsafe range.storeBytes(of: offset / UInt64(namespaceBlock), toByteOffset: 8, as: UInt64.self)
+    }
+
+    func kick() {
+        while let completion = refused.popFirst() {
+            finished.append(completion)
+            if let slot = refusedSlots.popLast() { free.append(slot) }
+        }
+        send()
+    }
+
+    /// Puts what waits in the ring, where the controller takes requests.
+    func send() {
+        guard controller.phase == .ready, let ring else { return }
+        guard waiting.count > 0 else { return }
+        let deadline = controller.transport.now &+ controller.options.commandTimeout
+        while let index = waiting.first, ring.room > 0 {
+            waiting.removeFirst()
+            ring.append(command(index))
+            slots[index].state = .sent
+            slots[index].deadline = deadline
+            slots[index].attempts += 1
+            sent += 1
+        }
+        ring.ring()
+    }
+
+    private func command(_ index: Int) -> NVMeCommand {
+        let slot = slots[index]
+        var command: NVMeCommand
+        let block = (slot.offset + UInt64(slot.done)) / UInt64(namespaceBlock)
+        switch slot.operation {
+        case .flush: command = NVMeCommand(NVMeOpcode.flush, namespace: 1)
+        case .discard:
+            command = NVMeCommand(NVMeOpcode.manageDataset, namespace: 1)
+            command.first = slot.first
+            // One range; deallocate.
+            command.word11 = 4
+        case .read, .write, .writeZeroes:
+            command = NVMeCommand(
+                slot.operation == .read ? NVMeOpcode.read : slot.operation == .write ? NVMeOpcode.write : NVMeOpcode.writeZeroes, namespace: 1)
+            command.first = slot.first
+            command.second = slot.second
+            command.word10 = UInt32(truncatingIfNeeded: block)
+            command.word11 = UInt32(truncatingIfNeeded: block >> 32)
+            command.word12 = UInt32(step(slot) / namespaceBlock - 1) | (slot.forceUnitAccess ? 1 << 30 : 0)
+        }
+        command.identifier = UInt16(index)
+        return command
+    }
+
+    /// Bytes of the slot's next command: the number of blocks has 16 bits.
+    private func step(_ slot: Slot) -> Int { min(slot.length - slot.done, 65536 * namespaceBlock) }
+
+    // MARK: Completion
+
+    func nextCompletion() -> DeviceCompletion? {
+        while true {
+            if let completion = finished.popFirst() {
+                inFlight -= 1
+                return completion
+            }
+            guard take() else { return nil }
+        }
+    }
+
+    /// Takes answers from the ring; now and then lets the controller look after itself. False where nothing came.
+    private func take() -> Bool {
+        guard let ring, controller.phase == .ready else {
+            controller.tend()
+            return finished.count > 0
+        }
+        var any = false
+        while let completion = ring.nextCompletion() {
+            any = true
+            answered(completion)
+        }
+        if any {
+            ring.giveBack()
+            if waiting.count > 0 { send() }
+            return true
+        }
+        emptyPolls &+= 1
+        if sent > 0, emptyPolls % 1024 == 0 { controller.tend() }
+        return finished.count > 0
+    }
+
+    private func answered(_ completion: NVMeCompletion) {
+        let index = Int(completion.identifier)
+        guard index < slots.count, slots[index].state == .sent || slots[index].state == .overdue else {
+            return controller.note("the controller answers a request that is not under way (\(completion.identifier))")
+        }
+        sent -= 1
+        if completion.status == NVMeCompletion.success {
+            controller.succeeded()
+            if slots[index].operation == .writeZeroes {
+                slots[index].done += step(slots[index])
+                if slots[index].done < slots[index].length {
+                    slots[index].attempts = 0
+                    return again(index)
+                }
+            }
+            return finish(index, 0)
+        }
+        if completion.isTransient, slots[index].attempts < Self.attempts { return again(index) }
+        controller.note("a request fails with status 0x\(String(completion.status, radix: 16))")
+        finish(index, completion.error)
+    }
+
+    private func again(_ index: Int) {
+        slots[index].state = .waiting
+        waiting.append(index)
+    }
+
+    private func finish(_ index: Int, _ error: Int32) {
+        let slot = slots[index]
+        if slot.bounce >= 0 {
+            if slot.operation == .read, error == 0 {
+                var at = 0
+                for segment in bounceTargets[slot.bounce] {
+                    unsafe segment.address.copyMemory(from: bounces[slot.bounce].pointer + at, byteCount: segment.length)
+                    at += segment.length
+                }
+            }
+            freeBounces.append(slot.bounce)
+        }
+        slots[index].state = .free
+        free.append(Int32(index))
+        finished.append(DeviceCompletion(tag: slot.tag, error: error))
+    }
+
+    // MARK: Trouble
+
+    /// Asks for the end of what has not been answered in time; resets the controller where that does not help.
+    func lookAtDeadlines(_ now: UInt64) {
+        guard sent > 0, let ring else { return }
+        for index in slots.indices where slots[index].state == .sent || slots[index].state == .overdue {
+            guard now >= slots[index].deadline else { continue }
+            if slots[index].state == .sent, controller.abort(queue: ring.number, slot: index) {
+                controller.note("request \(index) is not answered within \(controller.options.commandTimeout / 1_000_000) ms: it is aborted")
+                slots[index].state = .overdue
+                slots[index].deadline = now &+ controller.options.commandTimeout / 2
+            } else if slots[index].state == .overdue {
+                return controller.reset("an aborted request is not answered")
+            }
+        }
+    }
+
+    /// The controller forgets what was sent: it waits again, or fails where it has been sent too often.
+    func takeBack() {
+        for index in slots.indices where slots[index].state == .sent || slots[index].state == .overdue {
+            if slots[index].attempts >= Self.attempts { finish(index, EIO) } else { again(index) }
+        }
+        sent = 0
+    }
+
+    func failAll(_ errno: Int32) {
+        while waiting.count > 0 { waiting.removeFirst() }
+        for index in slots.indices where slots[index].state != .free { finish(index, errno) }
+        sent = 0
+    }
+
+    // MARK: Memory and sleep
+
+    func register(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) {
+        guard registered == nil, let base = memory.baseAddress else {
+            throw DeviceError(device: controller.transport.name, errno: EINVAL, message: "memory can be registered once, and not none")
+        }
+        let address = unsafe try controller.transport.map(memory)
+        registered = unsafe DMAMemory(pointer: base, bytes: memory.count, address: address)
+    }
+
+    var wakeupDescriptor: Int32 { controller.transport.interruptDescriptor }
+    func armWakeup() { controller.transport.armInterrupt() }
+    func disarmWakeup() { controller.transport.disarmInterrupt() }
+
+    /// While something is under way, the controller is looked at in time to abort it.
+    var deadline: UInt64? {
+        guard inFlight > 0 else { return nil }
+        return controller.transport.now &+ 100_000_000
+    }
+}
+
+/// The pages of a transfer as a command names them (base specification, "Physical Region Page Entry and List"): the first, and the second or a
+/// list of the others, whose last entry leads on to the next page of the list where they are many.
+@safe struct NVMePages {
+    private let list: UnsafeMutableRawPointer
+    private let listAddress: UInt64
+    private var count = 0
+    private var first: UInt64 = 0
+    private var second: UInt64 = 0
+    /// Entries in the list, links included.
+    private var listed = 0
+
+    private static let entriesPerPage = blockSize / 8
+
+    init(list: UnsafeMutableRawPointer, listAddress: UInt64) {
+        unsafe self.list = list
+        self.listAddress = listAddress
+    }
+
+    /// Bytes that the list of a transfer of so many bytes may take.
+    static func listBytes(transfer: Int) -> Int {
+        let entries = max(transfer / blockSize - 1, 1)
+        return (entries + entriesPerPage - 2) / (entriesPerPage - 1) * blockSize
+    }
+
+    mutating func append(_ address: UInt64) {
+        count += 1
+        if count == 1 {
+            first = address
+            return
+        }
+        if count == 2 { second = address }
+        put(address)
+    }
+
+    private mutating func put(_ address: UInt64) {
+        if listed > 0, listed % Self.entriesPerPage == 0 {
+            // The page before is full: its last entry moves here and becomes the link.
+            let last = unsafe list.load(fromByteOffset: (listed - 1) * 8, as: UInt64.self)
+            unsafe list.storeBytes(of: (listAddress + UInt64(listed * 8)).littleEndian, toByteOffset: (listed - 1) * 8, as: UInt64.self)
+            unsafe list.storeBytes(of: last, toByteOffset: listed * 8, as: UInt64.self)
+            listed += 1
+        }
+        unsafe list.storeBytes(of: address.littleEndian, toByteOffset: listed * 8, as: UInt64.self)
+        listed += 1
+    }
+
+    var pointers: (UInt64, UInt64) { (first, count <= 1 ? 0 : count == 2 ? second : listAddress) }
+}
