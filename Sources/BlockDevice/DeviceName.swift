@@ -23,7 +23,7 @@ public enum DeviceName: Sendable, Equatable, CustomStringConvertible {
             guard isPCIAddress(address) else {
                 throw DeviceError(device: text, errno: EINVAL, message: "give a PCI address, such as nvme:0000:01:00.0")
             }
-            return .nvme(address)
+            return .nvme(address.lowercased())
         }
         guard !text.isEmpty, !text.utf8.contains(0) else {
             throw DeviceError(device: "\"\(text)\"", errno: EINVAL, message: "give a path, or memory:SIZE")
@@ -36,10 +36,7 @@ public enum DeviceName: Sendable, Equatable, CustomStringConvertible {
         switch self {
         case .memory(let size): return try MemoryDevice(size: size)
         case .file(let path): return try FileDevice.open(path, options: options)
-        case .nvme:
-            throw DeviceError(
-                device: description, errno: ENOTSUP,
-                message: "the user-level NVMe driver is not in this build; name the kernel's block device (/dev/nvme0n1) instead")
+        case .nvme(let address): return try NVMeDevice(VFIOTransport(address))
         }
     }
 

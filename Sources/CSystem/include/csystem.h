@@ -9,6 +9,7 @@
 #include "csystem_memory.h"
 #include "csystem_syscall.h"
 #include "csystem_tools.h"
+#include "csystem_vfio.h"
 #include "csystem_capi.h"
 
 #endif
