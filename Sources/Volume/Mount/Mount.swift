@@ -33,8 +33,10 @@ extension Volume {
         var superblock = try readSuperblock(device, deviceBlocks: capabilities.blockCount)
         var configuration = configuration
         var notes: [Note] = []
+        var readOnlyReason: String?
         if superblock.readOnlyCompatible & ~Superblock.knownReadOnlyCompatible != 0 && !configuration.readOnly {
             configuration.readOnly = true
+            readOnlyReason = "the volume uses features this version cannot write"
             notes.append(Note(kind: .event, text: "read-only: the volume uses features this version cannot write"))
         }
         let mayWrite = !configuration.readOnly && !capabilities.readOnly
@@ -48,6 +50,7 @@ extension Volume {
             notes.append(Note(kind: .event, text: "recovered: \(result.replayed) journal records, \(result.blocksWritten) blocks"))
             if let corruption = result.corruption {
                 configuration.readOnly = true
+                readOnlyReason = corruption
                 notes.append(Note(kind: .end, text: "read-only: \(corruption)"))
             }
         }
@@ -61,6 +64,7 @@ extension Volume {
         let volume = unsafe Volume(
             superblock: superblock, queue: queue, capabilities: capabilities, memory: memory, configuration: configuration)
         volume.clock = clock
+        volume.readOnlyReason = readOnlyReason ?? volume.readOnlyReason
         for note in notes { volume.note(note.text, note.kind) }
         volume.buildFreshState()
         try volume.loadGroups(device)
