@@ -13,7 +13,6 @@ import Wire
     /// For each opcode: count, errors, buckets.
     private let table: UnsafeMutablePointer<UInt64>
     private let violations: UnsafeMutablePointer<UInt64>
-    var sleeps: UInt64 = 0
     var doorbells: UInt64 = 0
     var clientWakes: UInt64 = 0
     var parked: UInt64 = 0
@@ -94,7 +93,7 @@ import Wire
 
     /// One JSON object; times in nanoseconds. `device`: what the driver has asked of the device.
     func json(
-        epoch: UInt64, sessions: Int, channels: Int, arenaBytes: Int, rounds: UInt64, isReadOnly: Bool, readOnlyReason: String?,
+        epoch: UInt64, sessions: Int, channels: Int, arenaBytes: Int, rounds: UInt64, sleeps: UInt64, isReadOnly: Bool, readOnlyReason: String?,
         device: DeviceCounters
     ) -> String {
         let nanoseconds = dashfs_clock_monotonic() &- startedNanoseconds

@@ -102,7 +102,7 @@ extension Worker {
 
     var statisticsText: String {
         statistics.json(
-            epoch: epoch, sessions: sessionCount, channels: channelCount, arenaBytes: arenaBytes, rounds: round,
+            epoch: epoch, sessions: sessionCount, channels: channelCount, arenaBytes: arenaBytes, rounds: round, sleeps: sleeps,
             isReadOnly: volume.isReadOnly, readOnlyReason: volume.readOnlyReason, device: queue?.counters ?? DeviceCounters())
     }
 
