@@ -26,8 +26,10 @@ extension Volume {
     }
 
     /// Mounts: replays the journal, begins a new epoch, and takes the memory (zeroed, `memorySize` bytes, page-aligned) as cache and state.
+    /// - Parameter recovering: while the journal is replayed, told how much of that is done: 0...1, growing. Not called where there is nothing to recover.
     public static func mount(
-        _ queue: any DeviceQueue, _ capabilities: DeviceCapabilities, memory: UnsafeMutableRawPointer, configuration: Configuration, clock: Clock
+        _ queue: any DeviceQueue, _ capabilities: DeviceCapabilities, memory: UnsafeMutableRawPointer, configuration: Configuration, clock: Clock,
+        recovering: (Double) -> Void = { _ in }
     ) throws(VolumeError) -> Volume {
         let device = BlockingDevice(queue)
         var superblock = try readSuperblock(device, deviceBlocks: capabilities.blockCount)
@@ -45,7 +47,7 @@ extension Volume {
             throw VolumeError(errno: Errno.readOnly, "was not shut down in order and cannot be recovered read-only; mount it for writing once")
         }
         if !superblock.clean {
-            let result = try recovery.run(write: true)
+            let result = try recovery.run(write: true, progress: recovering)
             superblock.firstSequence = result.nextSequence
             notes.append(Note(kind: .event, text: "recovered: \(result.replayed) journal records, \(result.blocksWritten) blocks"))
             if let corruption = result.corruption {
