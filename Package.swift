@@ -84,6 +84,7 @@ let package = Package(
         .executableTarget(name: "dashfs-victim", dependencies: ["Volume", "BlockDevice", "TestSupport"], path: "Tests/Victim", swiftSettings: ordinary),
         .testTarget(name: "VolumeTests", dependencies: ["Volume", "TestSupport", "CSystem", "dashfs-victim"], swiftSettings: ordinary),
         .testTarget(name: "ProgramTests", swiftSettings: ordinary),
-        .testTarget(name: "ServerTests", dependencies: ["Server", "Client", "DashFS", "TestSupport"], swiftSettings: ordinary),
+        .testTarget(name: "ServerTests",
+            dependencies: ["Server", "Client", "DashFS", "TestSupport", .product(name: "InMemoryLogging", package: "swift-log")], swiftSettings: ordinary),
     ]
 )

@@ -14,6 +14,7 @@
 /// 114 us, with every flush queued 174 us, with a submission thread 103 us.
 import CLiburing
 import CSystem
+import CSystem
 import Glibc
 
 @safe final class UringQueue: DeviceQueue {
@@ -48,9 +49,13 @@ import Glibc
         var result: Int32 = -ENOSYS
         if let idle = device.options.submissionPollingMilliseconds {
             var parameters = io_uring_params()
-            parameters.flags = UInt32(IORING_SETUP_SQPOLL)
+            parameters.flags = UInt32(IORING_SETUP_SQPOLL | IORING_SETUP_R_DISABLED)
             parameters.sq_thread_idle = idle
             result = unsafe io_uring_queue_init_params(UInt32(depth), ring, &parameters)
+            if result >= 0 {
+                result = unsafe restrict(ring, to: device)
+                if result < 0 { unsafe io_uring_queue_exit(ring) }
+            }
             if result < 0 {
                 device.warn("the kernel gives no submission thread (SQPOLL): \(errorText(-result)); each batch costs a system call")
             }
@@ -66,13 +71,36 @@ import Glibc
         return unsafe .success(UringQueue(device: device, depth: depth, ring: ring))
     }
 
+    /// The submission thread keeps the rights that its maker had: so it is told, for good, to do nothing but what `prepare` asks for, with the device alone.
+    private static func restrict(_ ring: UnsafeMutablePointer<io_uring>, to device: FileDevice) -> Int32 {
+        var file = device.descriptor
+        let registered = unsafe io_uring_register_files(ring, &file, 1)
+        if registered < 0 { return registered }
+        let operations = [
+            IORING_OP_READ, IORING_OP_WRITE, IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED, IORING_OP_FSYNC,
+            IORING_OP_FALLOCATE,
+        ]
+        var restrictions = operations.map { dashfs_uring_restriction(UInt16(IORING_RESTRICTION_SQE_OP), UInt8($0.rawValue)) }
+        restrictions.append(dashfs_uring_restriction(UInt16(IORING_RESTRICTION_SQE_FLAGS_REQUIRED), dashfs_uring_registered_file_flag()))
+        for operation in [IORING_REGISTER_BUFFERS2, IORING_REGISTER_BUFFERS_UPDATE] {
+            restrictions.append(dashfs_uring_restriction(UInt16(IORING_RESTRICTION_REGISTER_OP), UInt8(operation)))
+        }
+        // liburing 2.3 keeps its functions for these two to itself.
+        let descriptor = Int(unsafe ring.pointee.ring_fd)
+        let restricted = unsafe restrictions.withUnsafeBytes {
+            dashfs_sys_call(Int(SYS_io_uring_register), descriptor, Int(IORING_REGISTER_RESTRICTIONS), Int(bitPattern: $0.baseAddress), restrictions.count, 0, 0)
+        }
+        if restricted < 0 { return Int32(restricted) }
+        return Int32(dashfs_sys_call(Int(SYS_io_uring_register), descriptor, Int(IORING_REGISTER_ENABLE_RINGS), 0, 0, 0, 0))
+    }
+
     private init(device: FileDevice, depth: Int, ring: UnsafeMutablePointer<io_uring>) {
         self.device = device
         unsafe self.ring = unsafe ring
         table = RequestTable(depth: depth)
         polled = unsafe ring.pointee.flags & UInt32(IORING_SETUP_SQPOLL) != 0
         var file = device.descriptor
-        hasRegisteredFile = unsafe io_uring_register_files(ring, &file, 1) == 0
+        hasRegisteredFile = unsafe polled || io_uring_register_files(ring, &file, 1) == 0
     }
 
     deinit {
@@ -226,9 +254,30 @@ import Glibc
         return registered?[piece] == .ready ? Int32(piece) : nil
     }
 
+    /// What the ring answers to an operation by its number in <linux/io_uring.h>, all else of it zero. Nothing else may be in flight.
+    fileprivate func answer(toOperation number: UInt8, onTheDevice: Bool = true) -> Int32 {
+        guard let entry = unsafe io_uring_get_sqe(ring) else { return -EBUSY }
+        unsafe io_uring_prep_nop(entry)
+        unsafe entry.pointee.opcode = number
+        if onTheDevice { unsafe dashfs_uring_use_registered_file(entry) }
+        _ = unsafe io_uring_submit(ring)
+        var user: UInt64 = 0
+        var result: Int32 = 0
+        while unsafe dashfs_uring_take(ring, &user, &result) == 0 {}
+        return result
+    }
+
     /// The ring itself: it polls readable while there are completions, so there is nothing to arm and no wake-up to lose, and
     /// nothing is signalled while nobody waits. (An eventfd would need a fence on both sides and a read after each sleep.)
     var wakeupDescriptor: Int32 { unsafe ring.pointee.ring_fd }
     func armWakeup() {}
     func disarmWakeup() {}
+}
+
+/// For tests.
+extension DeviceQueue {
+    /// What the queue's ring answers to an operation by its number in <linux/io_uring.h>; nil where it has none.
+    package func ringAnswer(toOperation number: UInt8, onTheDevice: Bool = true) -> Int32? {
+        (self as? UringQueue)?.answer(toOperation: number, onTheDevice: onTheDevice)
+    }
 }

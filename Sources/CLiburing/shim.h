@@ -33,5 +33,12 @@ static inline void dashfs_uring_use_registered_file(struct io_uring_sqe *entry) 
     entry->flags |= IOSQE_FIXED_FILE;
 }
 
+/// What a ring may be asked for, or must say in each entry (`type`: IORING_RESTRICTION_...).
+static inline struct io_uring_restriction dashfs_uring_restriction(uint16_t type, uint8_t value) {
+    return (struct io_uring_restriction){.opcode = type, .sqe_op = value};
+}
+
+static inline uint8_t dashfs_uring_registered_file_flag(void) { return IOSQE_FIXED_FILE; }
+
 /// The write is durable when it completes.
 static inline void dashfs_uring_set_durable(struct io_uring_sqe *entry) { entry->rw_flags = 2 /* RWF_DSYNC */; }

@@ -137,9 +137,12 @@ public final class Server: @unchecked Sendable {
         Snapshot(
             sessions: worker.sessionCount, channels: worker.channelCount, parked: worker.parkedCount, freeRecords: worker.slab.freeCount,
             arenaBytes: worker.arenaBytes,
-            sleeps: worker.statistics.sleeps, violations: Violation.allCases.reduce(0) { $0 + worker.statistics.count($1) },
+            sleeps: worker.sleeps, violations: Violation.allCases.reduce(0) { $0 + worker.statistics.count($1) },
             json: worker.statisticsText)
     }
+
+    /// Grows when the worker falls asleep and when it wakes up: odd while it sleeps. For any thread.
+    package var slumber: UInt64 { worker.slumber.load(ordering: .relaxed) }
 
     /// The names of everything that a request is checked for, and how often each was found.
     package var violationCounts: [(name: String, count: UInt64)] {

@@ -13,7 +13,6 @@ import Wire
     /// For each opcode: count, errors, buckets.
     private let table: UnsafeMutablePointer<UInt64>
     private let violations: UnsafeMutablePointer<UInt64>
-    var sleeps: UInt64 = 0
     var doorbells: UInt64 = 0
     var clientWakes: UInt64 = 0
     var parked: UInt64 = 0
@@ -79,9 +78,23 @@ import Wire
         return 0
     }
 
+    /// A JSON string.
+    private static func quoted(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"", "\\": quoted += "\\\(scalar)"
+            case "\u{0}"..."\u{1f}": quoted += " "
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+
     /// One JSON object; times in nanoseconds. `device`: what the driver has asked of the device.
     func json(
-        epoch: UInt64, sessions: Int, channels: Int, arenaBytes: Int, rounds: UInt64, isReadOnly: Bool, device: DeviceCounters
+        epoch: UInt64, sessions: Int, channels: Int, arenaBytes: Int, rounds: UInt64, sleeps: UInt64, isReadOnly: Bool, readOnlyReason: String?,
+        device: DeviceCounters
     ) -> String {
         let nanoseconds = dashfs_clock_monotonic() &- startedNanoseconds
         let cycles = max(1, dashfs_cycles() &- startedCycles)
@@ -100,7 +113,7 @@ import Wire
         for violation in Violation.allCases where count(violation) > 0 { found.append("\"\(violation)\":\(count(violation))") }
         return """
             {"epoch":\(epoch),"uptimeNanoseconds":\(nanoseconds),"sessions":\(sessions),"channels":\(channels),\
-            "arenaBytes":\(arenaBytes),"readOnly":\(isReadOnly),"problems":\(problems),\
+            "arenaBytes":\(arenaBytes),"readOnly":\(isReadOnly),"readOnlyReason":\(readOnlyReason.map(Statistics.quoted) ?? "null"),"problems":\(problems),\
             "rounds":\(rounds),"sessionsOpened":\(sessionsOpened),"sessionsRefused":\(sessionsRefused),"workerSleeps":\(sleeps),\
             "doorbells":\(doorbells),"clientWakes":\(clientWakes),"parked":\(parked),"stalls":\(stalls),\
             "device":{"reads":\(device.reads),"writes":\(device.writes),"flushes":\(device.flushes),\

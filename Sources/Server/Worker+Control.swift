@@ -102,8 +102,8 @@ extension Worker {
 
     var statisticsText: String {
         statistics.json(
-            epoch: epoch, sessions: sessionCount, channels: channelCount, arenaBytes: arenaBytes, rounds: round, isReadOnly: volume.isReadOnly,
-            device: queue?.counters ?? DeviceCounters())
+            epoch: epoch, sessions: sessionCount, channels: channelCount, arenaBytes: arenaBytes, rounds: round, sleeps: sleeps,
+            isReadOnly: volume.isReadOnly, readOnlyReason: volume.readOnlyReason, device: queue?.counters ?? DeviceCounters())
     }
 
     private func freeSession() -> UnsafeMutablePointer<SessionEnd>? {

@@ -1,4 +1,5 @@
 import CSystem
+import Synchronization
 import Wire
 
 /// When the worker sleeps, and how it is woken.
@@ -77,8 +78,9 @@ extension Worker {
             // Rounded up, so that the deadline has passed when the sleep ends.
             milliseconds = deadline <= now ? 0 : Int32(min((deadline - now) / 1_000_000 + 1, 60_000))
         }
-        statistics.sleeps &+= 1
+        slumber.add(1, ordering: .relaxed)
         takeEvents(milliseconds: milliseconds)
+        slumber.add(1, ordering: .relaxed)
         updateClock()
         volume.poll()
         return finishParked()

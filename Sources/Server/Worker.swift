@@ -1,6 +1,7 @@
 import BlockDevice
 import CSystem
 import Logging
+import Synchronization
 import Volume
 import Wire
 
@@ -46,6 +47,9 @@ import Wire
     /// Requests that the volume has parked.
     var parkedCount = 0
     private(set) var round: UInt64 = 0
+    /// Grows when the worker falls asleep and when it wakes up: odd while it sleeps. Any thread may read it.
+    let slumber = Atomic<UInt64>(0)
+    var sleeps: UInt64 { (slumber.load(ordering: .relaxed) &+ 1) / 2 }
     /// Cycles when the volume's clock was set.
     private var clockTaken: UInt64 = 0
     /// What the device had been asked when the worker last wanted to know.

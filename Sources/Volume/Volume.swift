@@ -61,6 +61,8 @@ import BlockDevice
     private var told: Set<String> = []
     /// True from the first failure that makes writing a guess.
     public internal(set) var isReadOnly: Bool
+    /// Why it is so; nil while it is not.
+    public internal(set) var readOnlyReason: String?
 
     let configuration: Configuration
     let capabilities: DeviceCapabilities
@@ -183,6 +185,7 @@ import BlockDevice
         journal = Journal(ring: superblock.journalBlocks, batchCapacity: min(layout.batch, capabilities.maximumTransfer), firstSequence: superblock.firstSequence)
         journal.bug = configuration.plantedBug
         isReadOnly = configuration.readOnly || capabilities.readOnly
+        readOnlyReason = capabilities.readOnly ? "the device is read-only" : configuration.readOnly ? "it was mounted so" : nil
         systemReserve = min(max(Int(superblock.blockCount / 200), 64), 8192)
     }
 
@@ -213,6 +216,7 @@ import BlockDevice
         if isReadOnly { return }
         note("read-only from now on: \(reason)", .end)
         isReadOnly = true
+        readOnlyReason = reason
         failWriters()
     }
 

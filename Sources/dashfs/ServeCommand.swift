@@ -23,6 +23,7 @@ struct ServeCommand: ParsableCommand {
               dashfs serve memory:1G --cache 256M
               dashfs serve /dev/nvme0n1p3 --wait never --allow-group db
               dashfs serve /dev/nvme0n1p3 --user nobody
+              dashfs serve /dev/nvme0n1p3 --submission-thread 100
             """)
 
     @Argument(help: "A formatted file or block device, or memory:SIZE.", completion: .file())
@@ -55,11 +56,21 @@ struct ServeCommand: ParsableCommand {
     @Flag(help: "Go through the kernel's page cache instead of direct I/O.")
     var buffered = false
 
+    @Option(
+        help: ArgumentHelp(
+            "Let a thread of the kernel take requests to the device, without a system call for each batch; it has a core for itself until there were none for so many milliseconds.",
+            valueName: "milliseconds"))
+    var submissionThread: UInt32?
+
     @Flag(help: "Log more on standard error.")
     var verbose = false
 
     @Flag(help: .hidden)
     var endWithParent = false
+
+    func validate() throws {
+        if submissionThread == 0 { throw ValidationError("--submission-thread 0: give the milliseconds after which the idle thread sleeps, at least 1") }
+    }
 
     func run() throws {
         Server.blockSignals()
@@ -89,6 +100,7 @@ struct ServeCommand: ParsableCommand {
         var options = FileDevice.Options()
         options.readOnly = readOnly
         options.direct = !buffered
+        options.submissionPollingMilliseconds = submissionThread
         let served = try ServedDevice(name, cache: cache.bytes, readOnly: readOnly, options: options)
         for warning in served.device.warnings { logger.warning("\(warning)") }
 

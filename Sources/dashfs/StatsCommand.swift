@@ -49,6 +49,7 @@ struct ServerCounters: Decodable {
     var sessions, channels: Int
     var arenaBytes: UInt64
     var readOnly: Bool
+    var readOnlyReason: String?
     var violations: [String: UInt64]
     var operations: [String: Operation]
     var device: Device
@@ -73,7 +74,7 @@ struct ServerCounters: Decodable {
             "\(parked) requests waited inside, \(stalls) stalls, \(rounds) rounds, \(workerSleeps) sleeps, \(doorbells) doorbells, \(clientWakes) clients woken",
             "device: \(device.reads) reads (\(Quantity.text(device.bytesRead))), \(device.writes) writes (\(Quantity.text(device.bytesWritten))), \(device.flushes) flushes",
         ]
-        if readOnly { lines.append("the volume is read-only\(problems > 0 ? "; the server's log says why" : "")") }
+        if readOnly { lines.append("the volume is read-only: \(readOnlyReason ?? "the server's log says why")") }
         if problems > 0 { lines.append("problems found in the volume: \(problems); the server's log names them") }
         for (name, count) in violations.sorted(by: { $0.key < $1.key }) { lines.append("violation \(name): \(count)") }
         if operations.isEmpty { return lines.joined(separator: "\n") }

@@ -182,4 +182,23 @@ enum Way: CaseIterable, Sendable {
         queue.disarmWakeup()
         #expect(unsafe poll(&wait, 1, 0) == 0)
     }
+
+    /// It keeps the rights that the ring's maker had, whatever the process gives up later.
+    @Test func aSubmissionThreadTakesNothingButInputAndOutputOfTheDevice() throws {
+        let folder = try TemporaryFolder()
+        let path = folder.path + "/image"
+        try FileDevice.create(path, size: 1 << 20)
+        func queue(_ way: Way, _ body: (any DeviceQueue) -> Void) throws {
+            let device = try FileDevice.open(path, options: way.options)
+            defer { device.close() }
+            body(try device.makeQueue(depth: 4))
+        }
+        // By <linux/io_uring.h>: nop, sendmsg, connect, openat, close, openat2, renameat, unlinkat; and a read of another file than the device.
+        try queue(.polled) { ring in
+            for number in [0, 9, 16, 18, 19, 28, 35, 36] as [UInt8] { #expect(ring.ringAnswer(toOperation: number) == -EACCES, "\(number)") }
+            #expect(ring.ringAnswer(toOperation: 22, onTheDevice: false) == -EACCES)
+            #expect(ring.ringAnswer(toOperation: 22) == 0)
+        }
+        try queue(.uring) { ring in #expect(ring.ringAnswer(toOperation: 0, onTheDevice: false) == 0) }
+    }
 }

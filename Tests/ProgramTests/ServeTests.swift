@@ -31,6 +31,11 @@ import Testing
 
         var descriptors: Int { ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process.processIdentifier)/fd")) ?? []).count }
 
+        var threads: [String] {
+            let tasks = "/proc/\(process.processIdentifier)/task"
+            return ((try? FileManager.default.contentsOfDirectory(atPath: tasks)) ?? []).compactMap { try? String(contentsOfFile: "\(tasks)/\($0)/comm", encoding: .utf8) }
+        }
+
         /// Ends it in order; what it has logged.
         func end() -> String {
             process.terminate()
@@ -45,7 +50,7 @@ import Testing
         try run(dashfs.path, arguments, environment: environment)
     }
 
-    @Test(arguments: ["image", "memory", "buffered", "never", "always"])
+    @Test(arguments: ["image", "memory", "buffered", "never", "always", "submission thread"])
     func aServingProcessHasGivenUpWhatItDoesNotNeed(_ kind: String) throws {
         try withScratch { scratch in
             let image = scratch.path + "/disk.img"
@@ -54,6 +59,7 @@ import Testing
                 switch kind {
                 case "memory": try Serving(scratch, "memory:64M")
                 case "buffered": try Serving(scratch, image, "--buffered")
+                case "submission thread": try Serving(scratch, image, "--submission-thread", "50")
                 case "image": try Serving(scratch, image, "--verbose")
                 default: try Serving(scratch, image, "--wait", kind)
                 }
@@ -65,6 +71,8 @@ import Testing
             #expect(try serving.status("NoNewPrivs") == ["1"])
             #expect(try serving.status("CapEff") == ["0000000000000000"])
             #expect(try serving.status("CapPrm") == ["0000000000000000"])
+            // So Linux names the thread of SQPOLL.
+            #expect(serving.threads.contains { $0.hasPrefix("iou-sqp-") } == (kind == "submission thread"))
             _ = serving.end()
             #expect(!FileManager.default.fileExists(atPath: serving.socket))
             if kind != "memory" { #expect(try dash("check", image).status == 0) }
@@ -154,6 +162,7 @@ import Testing
                 (["serve", "memory:64M", "--cache", "999T", "--socket", other], 64, "of memory"),
                 (["serve", "memory:64M", "--user", "nosuchuser", "--socket", other], 64, "nosuchuser"),
                 (["serve", "memory:64M", "--allow-group", "nosuchgroup", "--socket", other], 64, "nosuchgroup"),
+                (["serve", "memory:64M", "--submission-thread", "0", "--socket", other], 64, "milliseconds"),
                 (["serve", "memory:64M", "--wait", "maybe", "--socket", other], 64, "adaptive"),
                 (["info", junk], 65, "dashfs format"),
                 (["info", "/tmp"], 65, "is a directory"),

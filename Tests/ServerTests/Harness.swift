@@ -1,3 +1,4 @@
+import BlockDevice
 import CSystem
 import Client
 import Foundation
@@ -17,14 +18,18 @@ final class ServedVolume: @unchecked Sendable {
     private let done = DispatchSemaphore(value: 0)
     private var running = false
 
-    init(running: Bool = true, cacheFrames: Int = 4096, descriptionsPerSession: Int = 4096, configure: (inout ServerConfiguration) -> Void = { _ in }) throws {
+    /// - Parameter device: holds a volume, and is the server's from now on; nil: an empty one in memory.
+    init(
+        running: Bool = true, cacheFrames: Int = 4096, descriptionsPerSession: Int = 4096, device: (any BlockDevice)? = nil,
+        configure: (inout ServerConfiguration) -> Void = { _ in }
+    ) throws {
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("dashfs-test-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         socketPath = directory.appendingPathComponent("socket").path
         var configuration = ServerConfiguration(socketPath: socketPath)
         configuration.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         configure(&configuration)
-        memoryVolume = try MemoryVolume(cacheFrames: cacheFrames, descriptionsPerSession: descriptionsPerSession)
+        memoryVolume = try MemoryVolume(cacheFrames: cacheFrames, descriptionsPerSession: descriptionsPerSession, device: device)
         server = try Server(volume: memoryVolume.volume, queue: memoryVolume.queue, configuration: configuration)
         if running { run() }
     }

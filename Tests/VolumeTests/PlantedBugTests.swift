@@ -15,6 +15,10 @@ import Volume
         case .retiredBlocksAreForgotten: try JournalTests.smallWriteThenZeroedThenWritten(atomic: 512, bug)
         case .loggedDataIsOverwrittenInPlace: try JournalTests.smallWriteAtHomeThenOverwrite(bug)
         case .liveRecordsAreOverwritten: try JournalTests.ringGoesRound(bug)
+        case .newerTailCountsAtOnce: try JournalTests.largeRecordInAFullRing(bug)
+        case .replacedImagesAreForgotten: try JournalTests.syncedWriteThenReplaced(bug)
+        case .appliedStepsAreDoneAgain: try JournalTests.syncedWriteThenReplacedAndAdopted(bug)
+        case .freedBlocksAreReusedUnderWrites: try JournalTests.freedUnderAWrite(bug)
         case .appliesBeforePublishing, .adoptionSkipsTheRecord: try adopt(bug)
         default: try crash(bug)
         }

@@ -17,6 +17,8 @@ import Glibc
         /// Changes from this offset on are held back for so many polls more.
         package var slowFrom = Int.max
         package var slowness = 0
+        /// Changes from this offset on do not complete until it is set back.
+        package var heldFrom = Int.max
         package init(shuffled: Bool = false, maximumDelay: Int = 0) {
             self.shuffled = shuffled
             self.maximumDelay = maximumDelay
@@ -263,6 +265,7 @@ final class RecordingQueue: DeviceQueue {
         var ready: [Int] = []
         for index in device.inFlight.indices
         where device.inFlight[index].kicked && device.inFlight[index].queue == ObjectIdentifier(self) {
+            if device.inFlight[index].isChange && device.inFlight[index].offset >= device.schedule.heldFrom { continue }
             if device.inFlight[index].notBefore > 0 {
                 device.inFlight[index].notBefore -= 1
             } else {

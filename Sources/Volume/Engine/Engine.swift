@@ -35,6 +35,9 @@ struct Engine {
         var cancelled = false
         /// An errno that a fill ended with.
         var failure: Int32 = 0
+        /// Write-back tasks that have failed while it was here and as many frames stayed dirty; and how many those were at the last of them.
+        var failedWritebacks = 0
+        var dirtyAtFailure = 0
         init(_ request: Request) { self.request = request }
     }
 
@@ -318,7 +321,13 @@ extension Volume {
         case .request: engine.completions.append(completion)
         case .writeback(let inode):
             engine.writingBack.remove(inode)
-            if completion.result < 0 { writebackFailed(inode, Int32(-completion.result)) }
+            if completion.result < 0 {
+                writebackFailed(inode, Int32(-completion.result))
+                for other in engine.parked {
+                    other.failedWritebacks = cache.needingWriteback < other.dirtyAtFailure ? 1 : other.failedWritebacks + 1
+                    other.dirtyAtFailure = cache.needingWriteback
+                }
+            }
             // What has become dirty since, or could not be written, has another time; but an end does not wait for what fails.
             if isShuttingDown && completion.result < 0 { abandoned.insert(inode) } else if dirtySince[inode] != nil { becameDirty(inode) }
             wakeWritebackWaiters(inode, error: completion.result < 0 ? Int32(-completion.result) : 0)
@@ -373,6 +382,10 @@ extension Volume {
             parked.reason = .turn
             engine.hasTurns = true
         }
+        if case .frames = parked.reason, parked.task == .request, isStuck(parked) {
+            parked.failure = Errno.io
+            wake(parked)
+        }
         guard isReadOnly else { return }
         switch parked.reason {
         case .journal, .durable, .writeback:
@@ -424,9 +437,21 @@ extension Volume {
     private func wakeWritebackWaiters(_ inode: UInt64, error: Int32) {
         for parked in engine.parked {
             guard case .writeback(inode) = parked.reason else { continue }
-            if error != 0 { parked.failure = error }
+            if error != 0 {
+                if parked.request.opcode == .sync {
+                    // The others still get their turn.
+                    (parked.progress.failure, parked.progress.done) = (error, inode)
+                } else {
+                    parked.failure = error
+                }
+            }
             wake(parked)
         }
+    }
+
+    /// Much is dirty, and all of it has failed to be written back, and again, while the request waited: it would wait for ever.
+    private func isStuck(_ parked: Engine.Parked) -> Bool {
+        parked.failedWritebacks > 2 * dirtySince.count + 8 && cache.needingWriteback > cache.count / 4
     }
 
     func wakeTicketWaiters(_ inode: UInt64) {

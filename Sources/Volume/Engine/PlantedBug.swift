@@ -10,18 +10,24 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case tailPassesDirtyBlocks
     /// The tail passes images of blocks whose home writes are not flushed.
     case tailPassesUnflushedWrites
+    /// Content that was replaced before it came home does not hold the tail any more, though its successor is in no record.
+    case replacedImagesAreForgotten
     /// Home writes are not flushed before the tail moves.
     case checkpointIsNotFlushed
     /// A block goes home before its records are durable.
     case homeBeforeRecord
     /// Records go over those that replay needs.
     case liveRecordsAreOverwritten
+    /// A newer tail counts as soon as blocks are home, before a record has carried it to the device.
+    case newerTailCountsAtOnce
     /// The first change of a block since it was at home is logged without its image.
     case imagesAreNotLogged
     /// A frame under I/O is changed where it is.
     case framesChangeUnderWrites
     /// Freed blocks are given out before their record is durable.
     case freedBlocksAreReusedAtOnce
+    /// Freed blocks are given out while a write to them is on its way.
+    case freedBlocksAreReusedUnderWrites
     /// Blocks whose data a live record holds are overwritten in place.
     case loggedDataIsOverwrittenInPlace
     /// The same for blocks that became unwritten extents.
@@ -40,4 +46,6 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case appliesBeforePublishing
     /// The next server does not finish the record that was being applied.
     case adoptionSkipsTheRecord
+    /// What the dead server had applied of it is applied again.
+    case appliedStepsAreDoneAgain
 }

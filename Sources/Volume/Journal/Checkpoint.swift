@@ -105,6 +105,7 @@ extension Volume {
     func checkpointFlushed() {
         checkpoint.phase = .idle
         checkpoint.oldest = nil
+        if journal.bug == .newerTailCountsAtOnce { journal.durableTail = Journal.LiveRecord(sequence: currentTail().sequence, position: min(currentTail().position, journal.head)) }
         advanceJournal()
     }
 }

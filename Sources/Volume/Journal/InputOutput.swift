@@ -244,7 +244,7 @@ extension Volume {
         for index in 0..<heldFrees.count {
             let entry = heldFrees[index]
             let busy = entry.sequence > journal.durableSequence
-                || detachedImages.contains { $0.block >= entry.start && $0.block < entry.start + entry.count }
+                || detachedImages.contains { $0.block >= entry.start && $0.block < entry.start + entry.count } && journal.bug != .freedBlocksAreReusedUnderWrites
             if busy {
                 heldFrees[kept] = entry
                 kept += 1

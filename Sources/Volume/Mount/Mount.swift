@@ -26,15 +26,19 @@ extension Volume {
     }
 
     /// Mounts: replays the journal, begins a new epoch, and takes the memory (zeroed, `memorySize` bytes, page-aligned) as cache and state.
+    /// - Parameter recovering: while the journal is replayed, told how much of that is done: 0...1, growing. Not called where there is nothing to recover.
     public static func mount(
-        _ queue: any DeviceQueue, _ capabilities: DeviceCapabilities, memory: UnsafeMutableRawPointer, configuration: Configuration, clock: Clock
+        _ queue: any DeviceQueue, _ capabilities: DeviceCapabilities, memory: UnsafeMutableRawPointer, configuration: Configuration, clock: Clock,
+        recovering: (Double) -> Void = { _ in }
     ) throws(VolumeError) -> Volume {
         let device = BlockingDevice(queue)
         var superblock = try readSuperblock(device, deviceBlocks: capabilities.blockCount)
         var configuration = configuration
         var notes: [Note] = []
+        var readOnlyReason: String?
         if superblock.readOnlyCompatible & ~Superblock.knownReadOnlyCompatible != 0 && !configuration.readOnly {
             configuration.readOnly = true
+            readOnlyReason = "the volume uses features this version cannot write"
             notes.append(Note(kind: .event, text: "read-only: the volume uses features this version cannot write"))
         }
         let mayWrite = !configuration.readOnly && !capabilities.readOnly
@@ -43,11 +47,12 @@ extension Volume {
             throw VolumeError(errno: Errno.readOnly, "was not shut down in order and cannot be recovered read-only; mount it for writing once")
         }
         if !superblock.clean {
-            let result = try recovery.run(write: true)
+            let result = try recovery.run(write: true, progress: recovering)
             superblock.firstSequence = result.nextSequence
             notes.append(Note(kind: .event, text: "recovered: \(result.replayed) journal records, \(result.blocksWritten) blocks"))
             if let corruption = result.corruption {
                 configuration.readOnly = true
+                readOnlyReason = corruption
                 notes.append(Note(kind: .end, text: "read-only: \(corruption)"))
             }
         }
@@ -61,6 +66,7 @@ extension Volume {
         let volume = unsafe Volume(
             superblock: superblock, queue: queue, capabilities: capabilities, memory: memory, configuration: configuration)
         volume.clock = clock
+        volume.readOnlyReason = readOnlyReason ?? volume.readOnlyReason
         for note in notes { volume.note(note.text, note.kind) }
         volume.buildFreshState()
         try volume.loadGroups(device)

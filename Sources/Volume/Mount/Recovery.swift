@@ -37,8 +37,9 @@ struct Recovery {
     let geometry: Geometry
     var bug = PlantedBug.none
 
-    func run(write: Bool) throws(VolumeError) -> Result {
-        let ring = try readRing()
+    /// - Parameter progress: is told how much is done, 0...1, after each piece of the ring (the first half) and each block that came home.
+    func run(write: Bool, progress: (Double) -> Void = { _ in }) throws(VolumeError) -> Result {
+        let ring = try readRing { progress($0 / 2) }
         let candidates = findCandidates(ring)
         guard let newest = candidates.values.max(by: { $0.sequence < $1.sequence }) else {
             return Result(nextSequence: superblock.firstSequence)
@@ -58,7 +59,7 @@ struct Recovery {
             result.corruption = "journal record \(sequence) is missing or damaged, though record \(newest.sequence) knew it to be durable"
         }
         result.replayed = chain.count
-        if write { result.blocksWritten = try replay(ring, chain) }
+        if write { result.blocksWritten = try replay(ring, chain) { progress(0.5 + $0 / 2) } }
         return result
     }
 
@@ -78,7 +79,7 @@ struct Recovery {
         return chain
     }
 
-    private func readRing() throws(VolumeError) -> [UInt8] {
+    private func readRing(progress: (Double) -> Void = { _ in }) throws(VolumeError) -> [UInt8] {
         var ring: [UInt8] = []
         ring.reserveCapacity(Int(superblock.journalBlocks) * BlockLayout.size)
         var block: UInt64 = 0
@@ -87,6 +88,7 @@ struct Recovery {
             let bytes = try device.read(superblock.journalStart + block, count)
             unsafe ring.append(contentsOf: UnsafeRawBufferPointer(start: bytes.pointer, count: bytes.count))
             block += UInt64(count)
+            progress(Double(block) / Double(superblock.journalBlocks))
         }
         return ring
     }
@@ -161,7 +163,7 @@ struct Recovery {
         return found
     }
 
-    private func replay(_ ring: [UInt8], _ chain: [Candidate]) throws(VolumeError) -> Int {
+    private func replay(_ ring: [UInt8], _ chain: [Candidate], progress: (Double) -> Void) throws(VolumeError) -> Int {
         var entries: [Entry] = []
         var frees: [Free] = []
         for record in chain {
@@ -198,7 +200,7 @@ struct Recovery {
             if let free = freed[block], entry.sequence <= free { continue }
             if entry.kind == JournalLayout.Kind.delta { perBlock[block, default: []].append(entry) } else { perBlock[block] = [entry] }
         }
-        for block in perBlock.keys.sorted() {
+        for (done, block) in perBlock.keys.sorted().enumerated() {
             guard let list = perBlock[block], let first = list.first else { continue }
             let bytes = first.kind == JournalLayout.Kind.delta ? try device.read(block) : device.blank()
             for entry in list {
@@ -207,6 +209,7 @@ struct Recovery {
             }
             if first.kind != JournalLayout.Kind.data { unsafe BlockLayout.seal(bytes.pointer) }
             try device.write(block)
+            progress(Double(done + 1) / Double(perBlock.count))
         }
         if !perBlock.isEmpty { try device.flush() }
         return perBlock.count

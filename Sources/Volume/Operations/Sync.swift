@@ -36,13 +36,13 @@ extension Volume {
         return journal.phase != .idle ? journal.sealedSequence : max(journal.durableSequence, 1)
     }
 
-    /// Everything: every inode with newer data or attributes, then the journal.
+    /// Everything: every inode with newer data or attributes, then the journal. Where one cannot be written back, the answer is its error.
     func syncAll(_ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         if progress.target == 0 {
             // Inodes in ascending order; `done` is the last one asked for.
             let pending = [cache.dirtyLists.next(after: progress.done), dirtySince.next(after: progress.done)].compactMap { $0 }
             if let next = pending.min(), !isReadOnly {
-                if writebackErrors[next] == nil, progress.phase == 0 || progress.moved != next {
+                if progress.phase == 0 || progress.moved != next {
                     tx.nextProgress.phase = 1
                     tx.nextProgress.moved = next
                     requestWriteback(next)
@@ -59,7 +59,7 @@ extension Volume {
             if isReadOnly { throw .errno(Errno.io) }
             throw .durable(progress.target)
         }
-        return Outcome(0)
+        return Outcome(-Int64(progress.failure))
     }
 
     /// Begins an orderly end: everything reaches the device and the superblock says so. Poll until it is true.

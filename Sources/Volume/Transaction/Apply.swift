@@ -126,7 +126,7 @@ extension Volume {
 
     private func applyPublish(frame: Int, owner: UInt64, index: UInt64, block: UInt64, flags: UInt8) {
         let present = cache.find(owner, index)
-        if present == frame { return }
+        if present == frame && journal.bug != .appliedStepsAreDoneAgain { return }
         var header = FrameHeader.empty
         header.owner = owner
         header.index = index
@@ -138,7 +138,7 @@ extension Volume {
             // the new frame's header before the old frame goes: whoever finishes this after a death finds them there.
             let old = cache.header(present)
             unsafe cache.headers[frame].lastSequence = old.lastSequence
-            cache.succeedInCheckpoint(frame, present)
+            if old.imageSequence == 0 || journal.bug != .replacedImagesAreForgotten { cache.succeedInCheckpoint(frame, present) }
             step()
             if old.state == .writing { detachWriting(present) } else { cache.release(present) }
             step()

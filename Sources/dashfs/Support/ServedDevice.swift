@@ -34,9 +34,12 @@ struct ServedDevice {
                     errno: ENOMEM, "no memory for a cache of \(ByteSize.format(cache)): \(errorText(errno)); give a smaller --cache")
             }
             unsafe try? queue.register(UnsafeMutableRawBufferPointer(start: memory, count: size))
+            var line = ProgressLine("recovering \(name)")
+            defer { line.end() }
             volume = unsafe try Volume.mount(
                 queue, device.capabilities, memory: memory, configuration: configuration,
-                clock: Volume.Clock(wall: dashfs_clock_wall(), monotonic: dashfs_clock_monotonic()))
+                clock: Volume.Clock(wall: dashfs_clock_wall(), monotonic: dashfs_clock_monotonic())
+            ) { line.update($0) }
         } catch {
             throw Failure(error, device: name.description)
         }
