@@ -1,4 +1,4 @@
-// `dashfs format`: an empty volume on a file or block device. Invariant: what is there already is never overwritten without --force.
+// `dashfs format`: an empty volume on a file or device. Invariant: what is there already is never overwritten without --force.
 import ArgumentParser
 import BlockDevice
 import Glibc
@@ -7,7 +7,7 @@ import Volume
 struct FormatCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "format",
-        abstract: "Make an empty volume on a file or block device.",
+        abstract: "Make an empty volume on a file, a block device or an NVMe controller.",
         discussion: """
             A file that does not exist is made, with --size. A device that holds a known file system, a partition table or the
             like is refused, unless --force says that its content may go.
@@ -15,10 +15,11 @@ struct FormatCommand: ParsableCommand {
             EXAMPLES
               dashfs format disk.img --size 1G
               dashfs format /dev/nvme0n1p3
+              dashfs format nvme:0000:01:00.0
               dashfs format disk.img --force
             """)
 
-    @Argument(help: "A file or a block device.", completion: .file())
+    @Argument(help: "A file, a block device, or nvme:ADDRESS.", completion: .file())
     var device: String
 
     @Option(help: ArgumentHelp("Make the file, of this size (64M, 1G, 2T), where there is none yet.", valueName: "size"))
@@ -35,37 +36,38 @@ struct FormatCommand: ParsableCommand {
 
     func run() throws {
         let name = try Failure.catching { () throws(DeviceError) in try DeviceName.parse(device) }
-        guard case .file(let path) = name else {
-            throw Failure(.usage, "\(device): only files and block devices are formatted; `dashfs serve \(device)` formats memory itself")
-        }
         var isNew = false
-        if !Places.exists(path) {
+        switch name {
+        case .memory: throw Failure(.usage, "\(device): only files and devices are formatted; `dashfs serve \(device)` formats memory itself")
+        case .nvme: break
+        case .file(let path):
+            guard !Places.exists(path) else { break }
             guard let size else { throw Failure(.noInput, "\(path): there is no such file; make one by giving its --size, such as --size 1G") }
             try Failure.catching { () throws(DeviceError) in try FileDevice.create(path, size: size.bytes / UInt64(blockSize) * UInt64(blockSize)) }
             isNew = true
         }
         do {
-            try format(path, isNew: isNew)
+            try format(name, isNew: isNew)
         } catch {
             // A file that this command made and could not finish is not left behind.
-            if isNew { unsafe _ = unlink(path) }
+            if isNew { unsafe _ = unlink(device) }
             throw error
         }
     }
 
-    private func format(_ path: String, isNew: Bool) throws {
-        let opened = try Failure.catching { () throws(DeviceError) in try FileDevice.open(path) }
+    private func format(_ name: DeviceName, isNew: Bool) throws {
+        let opened = try Failure.catching { () throws(DeviceError) in try name.open() }
         defer { opened.close() }
         if !isNew, let size, size.bytes / UInt64(blockSize) != opened.capabilities.blockCount {
             throw Failure(
                 .usage,
-                "\(path): is there already and has \(ByteSize.format(opened.capabilities.byteCount)); leave --size away, or remove the file first")
+                "\(device): is there already and has \(ByteSize.format(opened.capabilities.byteCount)); leave --size away, or remove the file first")
         }
         let queue = try Failure.catching { () throws(DeviceError) in try opened.makeQueue(depth: 8) }
         if !force && !isNew, let content = try KnownContent.find(queue, opened.capabilities) {
-            throw Failure(.cannotCreate, "\(path): holds something already (\(content)); give --force if that may be destroyed")
+            throw Failure(.cannotCreate, "\(device): holds something already (\(content)); give --force if that may be destroyed")
         }
-        var line = ProgressLine("formatting \(path)")
+        var line = ProgressLine("formatting \(device)")
         do throws(VolumeError) {
             try Volume.formatFresh(queue, opened.capabilities, progress: { line.update($0) }) { options in
                 if let journal { options.journalBlocks = journal.bytes / UInt64(blockSize) }
@@ -73,9 +75,9 @@ struct FormatCommand: ParsableCommand {
             }
         } catch {
             line.end()
-            throw Failure(error, device: path)
+            throw Failure(error, device: device)
         }
         line.end()
-        Terminal.output("\(path): \(ByteSize.format(opened.capabilities.byteCount)), formatted; serve it with: dashfs serve \(path)")
+        Terminal.output("\(device): \(ByteSize.format(opened.capabilities.byteCount)), formatted; serve it with: dashfs serve \(device)")
     }
 }
