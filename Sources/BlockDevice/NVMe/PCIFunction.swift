@@ -17,7 +17,7 @@ package struct PCIFunction: Sendable {
     package static let nvmeClass: UInt32 = 0x01_08_02
 
     package var isNVMe: Bool { classCode == Self.nvmeClass }
-    private var directory: String { "\(Self.root)/\(address)" }
+    var directory: String { "\(Self.root)/\(address)" }
 
     package init(_ address: String) throws(DeviceError) {
         self.address = address

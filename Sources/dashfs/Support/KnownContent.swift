@@ -4,6 +4,8 @@ import BlockDevice
 import Glibc
 
 enum KnownContent {
+    static let ownName = "DashFS volume"
+
     /// A magic number: what it means, where it is, its bytes.
     private static let magics: [(name: String, offset: UInt64, bytes: [UInt8])] = [
         // e2fsprogs lib/ext2fs/ext2_fs.h: s_magic at 0x38 of the superblock at 1024.
@@ -30,7 +32,7 @@ enum KnownContent {
         ("bcache device", 4096 + 24, [0xC6, 0x85, 0x73, 0xF6, 0x4E, 0x1A, 0x45, 0xCA]),
         ("GPT partition table", 512, Array("EFI PART".utf8)),
         ("GPT partition table", 4096, Array("EFI PART".utf8)),
-        ("DashFS volume", 0, Array("DSHF".utf8)),
+        (ownName, 0, Array("DSHF".utf8)),
     ]
 
     /// What is there, for people ("an ext4 file system" without the article), or nil.
@@ -55,7 +57,7 @@ enum KnownContent {
         }
         let last = unsafe UnsafeMutableRawBufferPointer(start: memory, count: blockSize)
         try unsafe read(queue, at: (capabilities.blockCount - 1) * UInt64(blockSize), last, capabilities)
-        if unsafe last.prefix(4).elementsEqual("DSHF".utf8) { return "DashFS volume (its first superblock is damaged; `dashfs check` reads the second)" }
+        if unsafe last.prefix(4).elementsEqual("DSHF".utf8) { return "\(ownName) (its first superblock is damaged; `dashfs check` reads the second)" }
         return nil
     }
 
