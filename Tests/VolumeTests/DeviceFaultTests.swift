@@ -88,7 +88,7 @@ import Volume
     /// Five workloads of a case.
     private static func seeds(_ number: UInt64) -> ClosedRange<UInt64> { number * seedsPerCase + 1...number * seedsPerCase + seedsPerCase }
 
-    @Test(arguments: 0..<6 as Range<UInt64>) func errorsAreToldAndWhatIsToldIsThere(number: UInt64) throws {
+    @Test(arguments: 0..<8 as Range<UInt64>) func errorsAreToldAndWhatIsToldIsThere(number: UInt64) throws {
         var (faults, felt) = (0, 0)
         for seed in DeviceFaultTests.seeds(number) {
             let start = try Start(seed: seed)
@@ -114,7 +114,7 @@ import Volume
         #expect(faults > 500 && felt > 100)
     }
 
-    @Test(arguments: 6..<12 as Range<UInt64>) func metadataIsNeverSilentlyWrong(number: UInt64) throws {
+    @Test(arguments: 8..<16 as Range<UInt64>) func metadataIsNeverSilentlyWrong(number: UInt64) throws {
         let plans: [(DeviceFault.Kind, DeviceOperation, Range<UInt64>, Bool)] = [
             (.bitRot, .read, DeviceFaultTests.home, true), (.lostWrite, .write, DeviceFaultTests.journal, true),
             (.misdirectedWrite, .write, DeviceFaultTests.journal, false), (.lostWrite, .write, DeviceFaultTests.home, false),
