@@ -1,3 +1,4 @@
+#!/bin/bash
 # The kernel's driver on the guest's disks, and dashfs on the kernel's disk: what has to work before a user-level driver is tested.
 # Runs in the guest (Tests/Guest/run).
 set -euo pipefail
@@ -19,7 +20,6 @@ for device in "$test" "$kernel"; do
 done
 
 ground=$(mktemp -d)
-export DASHFS_SOCKET=$ground/socket
 dashfs format "$test" --force
 dashfs serve "$test" --socket "$ground/socket" --cache 64M >"$ground/serve.log" 2>&1 &
 server=$!
@@ -28,7 +28,8 @@ step "serving: $(head -n 1 "$ground/serve.log")"
 dashfs run --socket "$ground/socket" -- cp -a /usr/lib/modules /dash/
 dashfs run --socket "$ground/socket" -- diff -r --no-dereference /usr/lib/modules /dash/modules
 step "cp and diff of $(find /usr/lib/modules | wc -l) files"
-[ "$(dashfs run --socket "$ground/socket" -- sqlite3 /dash/words.db 'CREATE TABLE t(i); INSERT INTO t VALUES(6), (7); SELECT sum(i) FROM t; PRAGMA integrity_check' | tr '\n' ' ')" = '13 ok ' ]
+fill='CREATE TABLE t(i); INSERT INTO t VALUES(6), (7); SELECT sum(i) FROM t; PRAGMA integrity_check'
+[ "$(dashfs run --socket "$ground/socket" -- sqlite3 /dash/sums.db "$fill" | tr '\n' ' ')" = '13 ok ' ]
 step "sqlite3"
 kill -TERM $server
 wait $server

@@ -1,3 +1,4 @@
+#!/bin/bash
 # The controller given to vfio-pci, driven a little by vfio_probe, and given back. Runs in the guest (Tests/Guest/run).
 set -euo pipefail
 address=$(awk '$2 == "dashfs" { print $1 }' /run/nvme)

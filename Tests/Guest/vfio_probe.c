@@ -122,7 +122,8 @@ int main(int argc, char **argv) {
     for (unsigned i = 0; i < about.num_irqs; i++) {
         struct vfio_irq_info irq = {.argsz = sizeof irq, .index = i};
         if (ioctl(device, VFIO_DEVICE_GET_IRQ_INFO, &irq) == 0 && irq.count)
-            printf("interrupt kind %u%s: %u vectors, flags 0x%x%s\n", i, i == VFIO_PCI_MSIX_IRQ_INDEX ? " (MSI-X)" : "", irq.count, irq.flags, irq.flags & VFIO_IRQ_INFO_NORESIZE ? ", all to be enabled at once" : "");
+            printf("interrupt kind %u%s: %u vectors, flags 0x%x%s\n", i, i == VFIO_PCI_MSIX_IRQ_INDEX ? " (MSI-X)" : "",
+                irq.count, irq.flags, irq.flags & VFIO_IRQ_INFO_NORESIZE ? ", all to be enabled at once" : "");
     }
     union { struct vfio_region_info info; uint8_t bytes[4096]; } region = {.info = {.argsz = sizeof region, .index = VFIO_PCI_BAR0_REGION_INDEX}};
     NEED(ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &region) == 0, "VFIO_DEVICE_GET_REGION_INFO of BAR 0");
@@ -146,8 +147,10 @@ int main(int argc, char **argv) {
     uint64_t cap = get64(CAP);
     uint32_t vs = get32(VS);
     stride = cap >> 32 & 15;
-    printf("CAP 0x%016llx: MQES=%u CQR=%u AMS=%u TO=%u (x 500 ms) DSTRD=%u NSSRS=%u CSS=0x%02x BPS=%u MPSMIN=%u MPSMAX=%u PMRS=%u CMBS=%u\n", (unsigned long long)cap,
-        (unsigned)(cap & 0xFFFF), (unsigned)(cap >> 16 & 1), (unsigned)(cap >> 17 & 3), (unsigned)(cap >> 24 & 255), stride, (unsigned)(cap >> 36 & 1), (unsigned)(cap >> 37 & 255),
+    printf("CAP 0x%016llx: MQES=%u CQR=%u AMS=%u TO=%u (x 500 ms) DSTRD=%u NSSRS=%u CSS=0x%02x BPS=%u MPSMIN=%u MPSMAX=%u PMRS=%u CMBS=%u\n",
+        (unsigned long long)cap,
+        (unsigned)(cap & 0xFFFF), (unsigned)(cap >> 16 & 1), (unsigned)(cap >> 17 & 3), (unsigned)(cap >> 24 & 255), stride,
+        (unsigned)(cap >> 36 & 1), (unsigned)(cap >> 37 & 255),
         (unsigned)(cap >> 45 & 1), (unsigned)(cap >> 48 & 15), (unsigned)(cap >> 52 & 15), (unsigned)(cap >> 56 & 1), (unsigned)(cap >> 57 & 1));
     printf("VS 0x%08x: %u.%u.%u\n", vs, vs >> 16, vs >> 8 & 255, vs & 255);
     printf("CC 0x%08x CSTS 0x%08x CMBLOC 0x%08x CMBSZ 0x%08x, as found\n", get32(CC), get32(CSTS), get32(CMBLOC), get32(CMBSZ));
@@ -210,14 +213,17 @@ int main(int argc, char **argv) {
     memcpy(&oncs, data + 520, 2);
     memcpy(&namespaces, data + 516, 4);
     printf("controller: serial %.20s model %.40s firmware %.8s\n", data + 4, data + 24, data + 64);
-    printf("MDTS=%u OACS=0x%04x (Doorbell Buffer Config %s) ONCS=0x%04x (Write Zeroes %s, Dataset Management %s, Compare %s) VWC=0x%02x NN=%u SQES=0x%02x CQES=0x%02x SGLS=0x%08x AWUN=%u AWUPF=%u\n",
-        data[77], oacs, oacs >> 8 & 1 ? "yes" : "no", oncs, oncs >> 3 & 1 ? "yes" : "no", oncs >> 2 & 1 ? "yes" : "no", oncs & 1 ? "yes" : "no", data[525], namespaces, data[512], data[513],
+    printf("MDTS=%u OACS=0x%04x (Doorbell Buffer Config %s) ONCS=0x%04x (Write Zeroes %s, Dataset Management %s, Compare %s) "
+        "VWC=0x%02x NN=%u SQES=0x%02x CQES=0x%02x SGLS=0x%08x AWUN=%u AWUPF=%u\n",
+        data[77], oacs, oacs >> 8 & 1 ? "yes" : "no", oncs, oncs >> 3 & 1 ? "yes" : "no", oncs >> 2 & 1 ? "yes" : "no", oncs & 1 ? "yes" : "no",
+        data[525], namespaces, data[512], data[513],
         *(uint32_t *)(data + 536), *(uint16_t *)(data + 526), *(uint16_t *)(data + 528));
     NEED(admin(0x06, 1, IOVA + 2 * 4096, 0, NULL) == 0, "Identify Namespace");
     uint64_t blocks;
     memcpy(&blocks, data, 8);
     unsigned format = data[26] & 15;
-    printf("namespace 1: %llu blocks of %u bytes (format %u of %u), NSFEAT=0x%02x DLFEAT=0x%02x NAWUPF=%u\n", (unsigned long long)blocks, 1u << data[128 + 4 * format + 2], format,
+    printf("namespace 1: %llu blocks of %u bytes (format %u of %u), NSFEAT=0x%02x DLFEAT=0x%02x NAWUPF=%u\n",
+        (unsigned long long)blocks, 1u << data[128 + 4 * format + 2], format,
         data[25] + 1, data[24], data[33], *(uint16_t *)(data + 36));
     status = admin(0x0A, 0, 0, 0x06, &result);
     printf("Get Features 06h (volatile write cache): status 0x%03x, 0x%08x\n", status, result);
