@@ -5,17 +5,27 @@ VERSION = 0.1.0
 BUILT = .build/$(CONFIG)
 PACKAGES = liburing-dev pkg-config gcc g++ libc6-dev binutils linux-libc-dev strace valgrind fio sqlite3 libsqlite3-dev python3 \
 	tar gzip bzip2 xz-utils diffutils findutils patch
+NVME_PACKAGES = qemu-system-x86 busybox-static cpio kmod e2fsprogs util-linux procps sqlite3 xz-utils gcc libc6-dev linux-libc-dev
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# install-missing PACKAGES: those of Debian's packages that are not here yet
+define install-missing
+@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+[ -z "$$missing" ] || { SUDO=; [ "$$(id -u)" = 0 ] || SUDO=sudo; export DEBIAN_FRONTEND=noninteractive; \
+$$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends $$missing; }
+endef
 
 .PHONY: deps
 deps: ## what the build and the tests need from Debian, if it is missing
-	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
-	[ -z "$$missing" ] || { SUDO=; [ "$$(id -u)" = 0 ] || SUDO=sudo; export DEBIAN_FRONTEND=noninteractive; \
-	$$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends $$missing; }
+	$(call install-missing,$(PACKAGES))
 	@command -v swift >/dev/null || { echo "make: there is no swift in PATH: install Swift 6.2 or newer (https://swift.org/install)" >&2; exit 69; }
+
+.PHONY: deps-nvme
+deps-nvme: ## what test-nvme needs from Debian besides, if it is missing
+	$(call install-missing,$(NVME_PACKAGES))
 
 .PHONY: build
 build: deps ## everything, optimised
@@ -25,6 +35,10 @@ build: deps ## everything, optimised
 test: build ## every test
 	swift build -c $(CONFIG) --build-tests
 	swift test -c $(CONFIG) --skip-build
+
+.PHONY: test-nvme
+test-nvme: build deps-nvme ## NVMe disks and VFIO in an emulated machine
+	DASHFS=$(BUILT)/dashfs Tests/Guest/run
 
 .PHONY: demo
 demo: build ## real programs on a volume, a killed server, and what is left of it
