@@ -64,4 +64,24 @@ struct SystemCallTests {
         let growth = try compare(["openClose"], 250, preloaded: true)
         #expect(2 * 750...2 * 800 + slack ~= growth, "\(growth)")
     }
+
+    @Test("A confined server's cache is registered with the kernel as requests name it") func registers() throws {
+        try withScratch { scratch in
+            let script = """
+                set -e
+                cd \(scratch.path)
+                mkfifo ready
+                '\(dashfs.path)' format image --size 64M
+                strace -f -e trace=io_uring_register -o server '\(dashfs.path)' serve image --socket socket --cache 16M >ready &
+                read -r line <ready
+                '\(dashfs.path)' run --socket socket -- dd if=/dev/zero of=/dash/file bs=64K count=64 conv=fsync
+                kill "${line##* }"
+                wait
+                """
+            let outcome = try run("bash", ["-c", script])
+            #expect(outcome.status == 0, "\(outcome.output)")
+            let calls = try String(contentsOfFile: scratch.path + "/server", encoding: .utf8).split(separator: "\n").filter { $0.contains("BUFFERS_UPDATE") || $0.contains("0x10,") }
+            #expect(!calls.isEmpty && calls.allSatisfy { $0.hasSuffix(" = 1") }, "\(calls)")
+        }
+    }
 }
