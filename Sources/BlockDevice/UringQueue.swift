@@ -14,7 +14,6 @@
 /// 114 us, with every flush queued 174 us, with a submission thread 103 us.
 import CLiburing
 import CSystem
-import CSystem
 import Glibc
 
 @safe final class UringQueue: DeviceQueue {

@@ -4,7 +4,7 @@ import CSystem
     import Wire
 #endif
 
-/// Operations on open descriptions. Results: >= 0 or a negated errno; each blocks until answered.
+/// Operations on open descriptions. Results: >= 0 or a negated errno; each blocks until answered, but for `closeSoon`.
 extension Channel {
     /// Nothing: measures the way there and back.
     @inline(__always)

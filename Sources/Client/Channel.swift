@@ -40,7 +40,7 @@ import CSystem
     public func reserve() -> UInt8? {
         var free = unsafe state.pointee.freeTags
         if free == 0 {
-            collectPosted()
+            freePosted()
             unsafe free = state.pointee.freeTags
         }
         guard free != 0 else { return nil }
@@ -116,6 +116,17 @@ import CSystem
         announce()
         unsafe state.pointee.postedTags |= 1 << UInt64(tag & 63)
         return true
+    }
+
+    /// No tag is free: one at least of those whose answers nobody waits for is to become so.
+    @inline(never)
+    private func freePosted() {
+        collectPosted()
+        let posted = unsafe state.pointee.postedTags
+        guard unsafe posted != 0, state.pointee.freeTags == 0 else { return }
+        let tag = UInt8(truncatingIfNeeded: posted.trailingZeroBitCount)
+        unsafe state.pointee.postedTags = posted & (posted &- 1)
+        _ = wait(tag)
     }
 
     /// Frees the tags of those that have been answered.

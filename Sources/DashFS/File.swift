@@ -57,7 +57,7 @@ public struct File: ~Copyable, Sendable {
         }
     }
 
-    /// Closes now, and tells whether the server is still there. What was written is the server's already; `synchronize` makes it the device's.
+    /// Closes now. What was written is the server's already; `synchronize` makes it the device's.
     public consuming func close() throws(FileError) {
         let open = handle
         handle = -1

@@ -203,7 +203,7 @@ private final class Watcher: @unchecked Sendable {
                 return nil
             }, own)
         // What a thread's start needs of the kernel is behind it when this returns: the filter that comes next does not let it through.
-        while dashfs_sys_poll(wake, Int16(POLLIN), -1) <= 0 {}
+        while wake >= 0, dashfs_sys_poll(wake, Int16(POLLIN), -1) <= 0 {}
         _ = dashfs_eventfd_take(wake)
         _ = dashfs_sys_epoll_add(events, wake, UInt32(dashfs_epoll_in), EventTag.control)
     }

@@ -70,10 +70,9 @@ enum Connection {
         if number == .vfork { flags = cloneMemory }
         // The first word of clone3's argument; where it cannot be read the kernel says so.
         if number == .clone3, unsafe !withUnsafeMutablePointer(to: &flags, { unsafe memory.copyIn($0, from: UInt64(bitPattern: argument), count: 8) }) { return }
-        guard flags & (cloneMemory | cloneThread) == cloneMemory else { return }
-        // In a forked child, which may have been lent its memory itself: `process` is its own before there is another to tell it from.
-        _ = isAnothers()
-        unsafe hasLent = true
+        // In a forked child of one that has lent its memory: `process` is its own before there is another process, or thread, to tell it from.
+        if unsafe hasLent || flags & (cloneMemory | cloneThread) == cloneMemory { _ = isAnothers() }
+        if flags & (cloneMemory | cloneThread) == cloneMemory { unsafe hasLent = true }
     }
 
     @inline(never) private static func isAnothers() -> Bool {

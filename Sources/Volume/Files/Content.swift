@@ -74,7 +74,7 @@ extension Volume {
             page += 1
         }
         if missed { throw .missing }
-        if unsafe lastPage >= readAhead[Int(request.handle)].trigger { fetchAhead(request.handle, description.inode, size: size, tx) }
+        if unsafe lastPage >= readAhead[Int(request.handle)].trigger && firstPage <= readAhead[Int(request.handle)].next { fetchAhead(request.handle, description.inode, size: size, tx) }
         tx.nextProgress.moved = moved + (end - offset)
         if end < offset + count {
             tx.nextProgress.done = UInt64(start)

@@ -115,6 +115,8 @@ extension Volume {
                 if done == 0 { waitFor.append(run[0]) }
                 done += run.count
                 cache.misses += UInt64(run.count)
+                // What the cache has already is passed over.
+                while done < miss.run, cache.find(miss.owner, miss.index + UInt64(done)) >= 0 { done += 1 }
             } while done < miss.run
             if done == 0 { return waitFor.isEmpty ? nil : waitFor }
         }

@@ -234,7 +234,12 @@ extension Volume {
         journal.live.append(Journal.LiveRecord(sequence: journal.sealedSequence, position: journal.sealedPosition))
     }
 
-    func journalDataFlushed() { writeRecord() }
+    func journalDataFlushed() {
+        // Where the device has no room for the record now, it is tried again from here.
+        journal.sealedHadOrdered = false
+        journal.phase = .waitingForData
+        writeRecord()
+    }
 
     func journalRecordWritten() {
         if capabilities.volatileCache {

@@ -5,6 +5,8 @@ import BlockDevice
     package let queue: any DeviceQueue
     private let buffer: UnsafeMutableRawPointer
     package static let bufferBlocks = 64
+    /// One request: 64 KiB, which every device takes.
+    private static let requestBytes = 16 * BlockLayout.size
 
     package init(_ queue: any DeviceQueue) {
         self.queue = queue
@@ -12,6 +14,12 @@ import BlockDevice
     }
 
     deinit { unsafe buffer.deallocate() }
+
+    private func transfer(_ operation: DeviceOperation, block: UInt64, _ memory: UnsafeMutableRawPointer, _ length: Int) throws(VolumeError) {
+        for done in stride(from: 0, to: length, by: Self.requestBytes) {
+            try unsafe run(operation, block: block + UInt64(done / BlockLayout.size), memory + done, min(Self.requestBytes, length - done))
+        }
+    }
 
     private func run(_ operation: DeviceOperation, block: UInt64, _ memory: UnsafeMutableRawPointer?, _ length: Int) throws(VolumeError) {
         let offset = block * UInt64(BlockLayout.size)
@@ -45,7 +53,7 @@ import BlockDevice
 
     /// The buffer, with blocks [block, block + count) in it; count at most `bufferBlocks`. Valid until the next call.
     package func read(_ block: UInt64, _ count: Int = 1) throws(VolumeError) -> Bytes {
-        try unsafe run(.read, block: block, buffer, count * BlockLayout.size)
+        try unsafe transfer(.read, block: block, buffer, count * BlockLayout.size)
         return unsafe Bytes(buffer, count: count * BlockLayout.size, writable: true)
     }
 
@@ -56,7 +64,7 @@ import BlockDevice
     }
 
     /// Writes the first `count` blocks of the buffer.
-    package func write(_ block: UInt64, _ count: Int = 1) throws(VolumeError) { try unsafe run(.write, block: block, buffer, count * BlockLayout.size) }
+    package func write(_ block: UInt64, _ count: Int = 1) throws(VolumeError) { try unsafe transfer(.write, block: block, buffer, count * BlockLayout.size) }
 
     package func write(_ block: UInt64, from memory: UnsafeMutableRawPointer) throws(VolumeError) {
         try unsafe run(.write, block: block, memory, BlockLayout.size)
