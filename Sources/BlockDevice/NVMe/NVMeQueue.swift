@@ -4,8 +4,8 @@ import Glibc
 /// Requests on their way through one pair of rings.
 ///
 /// Invariants:
-/// - a slot is free, waiting (accepted, not in the ring) or sent; its number is its command's identifier, so an answer that names another slot than a
-///   sent one is told and ignored;
+/// - a slot is free, waiting (accepted, not in the ring) or sent; its number, with the last of its turns, is its command's identifier, so an answer
+///   to anything but what is under way, or a second answer, is told and ignored;
 /// - as many requests as there are slots are in flight at most, those included whose completions have not been taken;
 /// - a ring has more entries than there are slots, so it is never full;
 /// - the device reaches memory that was registered, or a bounce buffer; nothing else is ever named to it;
@@ -25,12 +25,16 @@ import Glibc
         var length = 0
         /// Of a write-zeroes or discard that one command cannot hold.
         var done = 0
+        /// How often the slot has been sent, as far as an identifier has room for it.
+        var turn: UInt16 = 0
         var first: UInt64 = 0
         var second: UInt64 = 0
         var deadline: UInt64 = 0
         var needsBounce = false
         /// Of `bounces`, while it is sent.
         var bounce = -1
+        /// FFFFh is no identifier (base specification, "Common Command Format").
+        static let turns: UInt16 = 15
     }
 
     static let attempts: UInt8 = 3
@@ -101,6 +105,7 @@ import Glibc
             return true
         }
         var slot = Slot()
+        slot.turn = slots[index].turn
         slot.operation = operation
         slot.forceUnitAccess = forceUnitAccess
         slot.tag = tag
@@ -187,6 +192,7 @@ import Glibc
                 continue
             }
             waiting.removeFirst()
+            slots[index].turn = (slots[index].turn + 1) % Slot.turns
             ring.append(command(index))
             slots[index].state = .sent
             slots[index].deadline = deadline
@@ -217,9 +223,12 @@ import Glibc
             command.word11 = UInt32(truncatingIfNeeded: block >> 32)
             command.word12 = UInt32(step(slot) / namespaceBlock - 1) | (slot.forceUnitAccess ? 1 << 30 : 0)
         }
-        command.identifier = UInt16(index)
+        command.identifier = identifier(index)
         return command
     }
+
+    /// No queue has more than 4096 slots.
+    private func identifier(_ index: Int) -> UInt16 { UInt16(index) | slots[index].turn << 12 }
 
     /// Bytes of the slot's next command: the number of blocks has 16 bits, and 32 in a range to deallocate.
     private func step(_ slot: Slot) -> Int {
@@ -263,8 +272,8 @@ import Glibc
     }
 
     private func answered(_ completion: NVMeCompletion) {
-        let index = Int(completion.identifier)
-        guard index < slots.count, slots[index].state == .sent || slots[index].state == .overdue else {
+        let index = Int(completion.identifier & 0xFFF)
+        guard index < slots.count, slots[index].state == .sent || slots[index].state == .overdue, completion.identifier == identifier(index) else {
             return controller.note("the controller answers a request that is not under way (\(completion.identifier))")
         }
         sent -= 1
@@ -319,7 +328,7 @@ import Glibc
         guard sent > 0, let ring else { return }
         for index in slots.indices where slots[index].state == .sent || slots[index].state == .overdue {
             guard now >= slots[index].deadline else { continue }
-            if slots[index].state == .sent, controller.abort(queue: ring.number, slot: index) {
+            if slots[index].state == .sent, controller.abort(queue: ring.number, identifier: identifier(index)) {
                 controller.note("request \(index) is not answered within \(controller.options.commandTimeout / 1_000_000) ms: it is aborted")
                 slots[index].state = .overdue
                 slots[index].deadline = now &+ controller.options.commandTimeout / 2
