@@ -10,7 +10,8 @@ import Glibc
 /// controller, and what was under way is sent again, at most `NVMeQueue.attempts` times. A controller that has gone, or does not come back after
 /// `resetsInARow`, is given up: every request ends with an errno.
 ///
-/// Invariant: one admin command of each purpose is under way at most; its identifier is its purpose. One thread.
+/// Invariants: one admin command of each purpose is under way at most, and `underWay` says which; no request is answered while the controller may
+/// still reach its memory: what was sent before a reset ends, or is sent again, when CSTS.RDY has gone. One thread.
 @safe package final class NVMeController {
     package struct Options: Sendable {
         /// A command that takes longer is aborted, and the controller reset when that does not help.
@@ -26,23 +27,23 @@ import Glibc
         /// Waits for the answer to an admin command.
         case asking(Step, deadline: UInt64)
         case ready
+        /// Waits for CSTS.RDY to go for the last time.
+        case quitting(Int32, deadline: UInt64)
         /// Every request ends with this errno.
         case givenUp(Int32)
     }
 
     enum Step: Equatable {
         case identifyController, identifyNamespace, volatileCache, queueCount, doorbellBuffers
+        /// Of a queue that is too short for who comes next.
+        case deleteSubmissionQueue(Int), deleteCompletionQueue(Int)
         /// Of the queue with this number: the completion queue first.
         case completionQueue(Int), submissionQueue(Int)
     }
 
-    /// Identifiers of admin commands.
-    private enum Purpose {
-        static let step: UInt16 = 0
-        static let event: UInt16 = 1
-        static let abort: UInt16 = 2
-        static let log: UInt16 = 3
-    }
+    /// Identifiers of the admin commands under way, by their purpose; 0: none. No two have the same, and none has that of one shortly before: a second
+    /// answer is not taken for an answer to what came next.
+    private struct UnderWay { var (step, event, abort, log): (UInt16, UInt16, UInt16, UInt16) = (0, 0, 0, 0) }
 
     private struct QueuePlace { weak var queue: NVMeQueue? }
 
@@ -61,22 +62,23 @@ import Glibc
     /// Queues that may be made.
     private(set) var queueLimit = 1
     /// What people should know: faults, resets, events; a line each, the last of many.
-    private(set) var notes: [String] = []
-    private(set) var resets = 0
+    package private(set) var notes: [String] = []
+    package private(set) var resets = 0
 
     private let admin: NVMeRing
     private let page: DMAMemory
     private var shadows: (doorbells: DMAMemory, events: DMAMemory)?
     private var usesShadows = false
-    private var awaitsEvent = false
     /// By queue number less one.
     private var rings: [NVMeRing] = []
     private var queues: [QueuePlace] = []
     private var wasReady = false
     private var resetsSinceReady = 0
     private var lastLook: UInt64 = 0
-    /// The request that an abort under way is about, by queue and slot.
-    private var aborting: (queue: Int, slot: Int)?
+    /// The request that an abort under way is about, and until when that is to be answered.
+    private var aborting: (queue: Int, identifier: UInt16, deadline: UInt64)?
+    private var underWay = UnderWay()
+    private var lastIdentifier: UInt16 = 0
     private var failure = ""
 
     package init(_ transport: any NVMeTransport, options: Options = Options()) throws(DeviceError) {
@@ -92,7 +94,8 @@ import Glibc
         guard capabilities.smallestPage == blockSize else {
             throw refuse("this controller's smallest page is \(capabilities.smallestPage) bytes; DashFS needs \(blockSize)")
         }
-        admin = try NVMeRing(number: 0, entries: min(Self.adminEntries, capabilities.maximumEntries), transport: transport, capabilities: capabilities)
+        // CAP.MQES is about the other queues.
+        admin = try NVMeRing(number: 0, entries: Self.adminEntries, transport: transport, capabilities: capabilities)
         page = try transport.allocate(bytes: blockSize)
         phase = .ready
         disable()
@@ -123,11 +126,16 @@ import Glibc
             let status = status()
             if status.isGone { return giveUp(ENODEV, "the device has gone") }
             if status.isFatal || !status.isReady { return reset("the controller reports a fatal status") }
+            if let aborting, now >= aborting.deadline { return reset("an abort is not answered") }
             for place in queues { place.queue?.lookAtDeadlines(now) }
         case .disabling(let deadline):
             let status = status()
             if status.isGone { return giveUp(ENODEV, "the device has gone") }
-            if !status.isReady { return enable() }
+            if !status.isReady {
+                // Nothing of the old life touches memory, or answers, any more.
+                for place in queues { place.queue?.takeBack() }
+                return enable()
+            }
             if now >= deadline { stuck("does not stop within the \(capabilities.timeout / 1_000_000) ms that it promises") }
         case .enabling(let deadline):
             let status = status()
@@ -137,6 +145,13 @@ import Glibc
             if now >= deadline { stuck("does not start within the \(capabilities.timeout / 1_000_000) ms that it promises") }
         case .asking(let step, let deadline):
             if now >= deadline { stuck("does not answer \(step)") }
+        case .quitting(let errno, let deadline):
+            let status = status()
+            if status.isReady && !status.isGone {
+                guard now >= deadline else { return }
+                _ = transport.resetFunction()
+            }
+            end(errno)
         case .givenUp: break
         }
     }
@@ -146,7 +161,8 @@ import Glibc
     private func enable() {
         admin.clear()
         for ring in rings { ring.clear() }
-        (usesShadows, awaitsEvent) = (false, false)
+        usesShadows = false
+        underWay = UnderWay()
         store64(NVMeRegister.adminSubmissionQueue, admin.submissions.address)
         store64(NVMeRegister.adminCompletionQueue, admin.completions.address)
         transport.store32(NVMeRegister.adminQueueAttributes, UInt32(admin.entries - 1) << 16 | UInt32(admin.entries - 1))
@@ -193,11 +209,24 @@ import Glibc
             command.first = ring.submissions.address
             command.word10 = UInt32(ring.entries - 1) << 16 | UInt32(number)
             command.word11 = UInt32(number) << 16 | 1
+        case .deleteSubmissionQueue(let number):
+            command = NVMeCommand(NVMeOpcode.deleteSubmissionQueue)
+            command.word10 = UInt32(number)
+        case .deleteCompletionQueue(let number):
+            command = NVMeCommand(NVMeOpcode.deleteCompletionQueue)
+            command.word10 = UInt32(number)
         }
-        command.identifier = Purpose.step
+        underWay.step = send(&command)
+        phase = .asking(step, deadline: transport.now &+ options.commandTimeout)
+    }
+
+    /// - Returns: its identifier.
+    private func send(_ command: inout NVMeCommand) -> UInt16 {
+        repeat { lastIdentifier = lastIdentifier == .max - 1 ? 1 : lastIdentifier + 1 } while lastIdentifier == underWay.event
+        command.identifier = lastIdentifier
         admin.append(command)
         admin.ring()
-        phase = .asking(step, deadline: transport.now &+ options.commandTimeout)
+        return lastIdentifier
     }
 
     private static let mostQueues = 64
@@ -206,8 +235,8 @@ import Glibc
         guard completion.status == NVMeCompletion.success else {
             // An optional thing that is not to be had is done without.
             switch step {
-            case .volatileCache: return ask(.queueCount)
-            case .doorbellBuffers: return askForQueues(from: 1)
+            case .volatileCache: return learn(cacheIsOn: true)
+            case .doorbellBuffers: return askForQueues()
             default: return stuck("refuses \(step) (status 0x\(String(completion.status, radix: 16)))")
             }
         }
@@ -216,6 +245,7 @@ import Glibc
             let found = unsafe NVMeIdentity(controller: page.pointer, smallestPage: capabilities.smallestPage)
             guard found.hasUsualEntries else { return giveUp(ENODEV, "the controller's queue entries have sizes that DashFS does not know") }
             if wasReady, (found.serial, found.model) != (identity.serial, identity.model) { return giveUp(ENODEV, "another device answers after a reset") }
+            if wasReady, !found.keeps(identity) { return giveUp(ENODEV, "after a reset the controller offers less than before") }
             identity = found
             ask(.identifyNamespace)
         case .identifyNamespace:
@@ -224,27 +254,40 @@ import Glibc
             if wasReady, found.blocks < namespace.blocks || found.blockSize != namespace.blockSize {
                 return giveUp(ENODEV, "namespace 1 has changed its size or format under the file system")
             }
+            if wasReady, found.atomicUnit < namespace.atomicUnit { return giveUp(ENODEV, "after a reset namespace 1 tears writes that it did not tear before") }
             namespace = found
             if identity.hasVolatileCache { return ask(.volatileCache) }
-            hasVolatileCache = false
-            ask(.queueCount)
-        case .volatileCache:
-            hasVolatileCache = completion.result & 1 == 1
-            ask(.queueCount)
+            learn(cacheIsOn: false)
+        case .volatileCache: learn(cacheIsOn: completion.result & 1 == 1)
         case .queueCount:
             queueLimit = min(Self.mostQueues, Int(completion.result & 0xFFFF) + 1, Int(completion.result >> 16) + 1)
-            guard identity.hasDoorbellBuffers, prepareShadows() else { return askForQueues(from: 1) }
+            guard identity.hasDoorbellBuffers, prepareShadows() else { return askForQueues() }
             ask(.doorbellBuffers)
         case .doorbellBuffers:
             if let shadows { for ring in rings { ring.useShadows(doorbells: shadows.doorbells, events: shadows.events) } }
             usesShadows = true
-            askForQueues(from: 1)
+            askForQueues()
         case .completionQueue(let number): ask(.submissionQueue(number))
-        case .submissionQueue(let number): askForQueues(from: number + 1)
+        case .submissionQueue(let number):
+            rings[number - 1].isMade = true
+            askForQueues()
+        case .deleteSubmissionQueue(let number): ask(.deleteCompletionQueue(number))
+        case .deleteCompletionQueue(let number):
+            if usesShadows, let shadows { rings[number - 1].useShadows(doorbells: shadows.doorbells, events: shadows.events) }
+            askForQueues()
         }
     }
 
+    /// Who was told that there is no cache does not flush.
+    private func learn(cacheIsOn: Bool) {
+        if wasReady, cacheIsOn, !hasVolatileCache { return giveUp(ENODEV, "after a reset the device has a volatile cache that it did not have before") }
+        hasVolatileCache = cacheIsOn
+        ask(.queueCount)
+    }
+
     private func prepareShadows() -> Bool {
+        // Far apart as its doorbells may be, all of them have to be in one page.
+        guard capabilities.completionDoorbell(queueLimit) + 4 - NVMeRegister.doorbells <= blockSize else { return false }
         if shadows == nil, let doorbells = try? transport.allocate(bytes: blockSize), let events = try? transport.allocate(bytes: blockSize) {
             shadows = (doorbells, events)
         }
@@ -254,11 +297,11 @@ import Glibc
         return true
     }
 
-    private func askForQueues(from number: Int) {
-        if number <= rings.count { return ask(.completionQueue(number)) }
+    private func askForQueues() {
+        if let ring = rings.first(where: { !$0.isMade }) { return ask(.completionQueue(ring.number)) }
         phase = .ready
         lastLook = transport.now
-        if !awaitsEvent { askForEvents() }
+        if underWay.event == 0 && underWay.log == 0 { askForEvents() }
         wasReady = true
         for place in queues { place.queue?.send() }
     }
@@ -269,17 +312,27 @@ import Glibc
     func takeRing(for queue: NVMeQueue, entries: Int) throws(DeviceError) -> NVMeRing {
         func refuse(_ errno: Int32, _ message: String) -> DeviceError { DeviceError(device: transport.name, errno: errno, message: message) }
         guard phase == .ready else { throw refuse(EIO, "the controller is not ready") }
-        if let index = queues.firstIndex(where: { $0.queue == nil }), rings[index].entries >= entries {
+        let entries = min(max(entries, 2), capabilities.maximumEntries)
+        if let index = queues.indices.first(where: { queues[$0].queue == nil && rings[$0].entries >= entries }) {
             queues[index].queue = queue
             return rings[index]
         }
-        guard rings.count < queueLimit else { throw refuse(EBUSY, "the controller has \(queueLimit) queues and all are in use") }
-        let ring = try NVMeRing(
-            number: rings.count + 1, entries: min(max(entries, 2), capabilities.maximumEntries), transport: transport, capabilities: capabilities)
-        if usesShadows, let shadows { ring.useShadows(doorbells: shadows.doorbells, events: shadows.events) }
-        rings.append(ring)
-        queues.append(QueuePlace(queue: queue))
-        ask(.completionQueue(ring.number))
+        let ring: NVMeRing
+        if rings.count < queueLimit {
+            ring = try NVMeRing(number: rings.count + 1, entries: entries, transport: transport, capabilities: capabilities)
+            if usesShadows, let shadows { ring.useShadows(doorbells: shadows.doorbells, events: shadows.events) }
+            rings.append(ring)
+            queues.append(QueuePlace(queue: queue))
+            ask(.completionQueue(ring.number))
+        } else if let index = queues.firstIndex(where: { $0.queue == nil }) {
+            // Its last user asked for less.
+            ring = try NVMeRing(number: index + 1, entries: entries, transport: transport, capabilities: capabilities)
+            rings[index] = ring
+            queues[index].queue = queue
+            ask(.deleteSubmissionQueue(ring.number))
+        } else {
+            throw refuse(EBUSY, "the controller has \(queueLimit) queues and all are in use")
+        }
         while phase != .ready {
             if case .givenUp(let errno) = phase { throw refuse(errno, failure) }
             transport.pause()
@@ -303,8 +356,6 @@ import Glibc
         resets += 1
         resetsSinceReady += 1
         guard resetsSinceReady <= Self.resetsInARow else { return giveUp(EIO, "\(reason), and resets do not help") }
-        // Nothing of the old life is taken for an answer of the new one.
-        for place in queues { place.queue?.takeBack() }
         if resetsSinceReady > 1 { _ = transport.resetFunction() }
         disable()
     }
@@ -322,20 +373,26 @@ import Glibc
     private func giveUp(_ errno: Int32, _ reason: String) {
         failure = reason
         note("\(reason): no request is taken any more")
+        aborting = nil
+        if status().isGone { return end(errno) }
+        // It is stopped first: memory of requests that have been answered belongs to somebody else.
+        transport.store32(NVMeRegister.configuration, 0)
+        phase = .quitting(errno, deadline: transport.now &+ capabilities.timeout)
+    }
+
+    private func end(_ errno: Int32) {
         phase = .givenUp(errno)
         for place in queues { place.queue?.failAll(errno) }
     }
 
     /// A command has not been answered in time.
     /// - Returns: false where an abort cannot be sent now.
-    func abort(queue: Int, slot: Int) -> Bool {
+    func abort(queue: Int, identifier: UInt16) -> Bool {
         guard phase == .ready, aborting == nil, admin.room > 0 else { return false }
         var command = NVMeCommand(NVMeOpcode.abort)
-        command.identifier = Purpose.abort
-        command.word10 = UInt32(slot) << 16 | UInt32(queue)
-        admin.append(command)
-        admin.ring()
-        aborting = (queue, slot)
+        command.word10 = UInt32(identifier) << 16 | UInt32(queue)
+        underWay.abort = send(&command)
+        aborting = (queue, identifier, transport.now &+ options.commandTimeout / 2)
         return true
     }
 
@@ -346,29 +403,36 @@ import Glibc
 
     private func askForEvents() {
         guard admin.room > 0 else { return }
-        awaitsEvent = true
         var command = NVMeCommand(NVMeOpcode.asyncEvent)
-        command.identifier = Purpose.event
-        admin.append(command)
-        admin.ring()
+        underWay.event = send(&command)
     }
 
     private func takeAdminCompletions() {
-        if case .givenUp = phase { return }
-        while let completion = admin.nextCompletion() {
+        while isListening, let completion = admin.nextCompletion() {
             switch completion.identifier {
-            case Purpose.step:
-                if case .asking(let step, _) = phase { answered(step, completion) } else { note("the controller answers what nobody asked") }
-            case Purpose.event: if completion.status == NVMeCompletion.success { event(completion.result) }
-            case Purpose.abort: aborting = nil
-            case Purpose.log: askForEvents()
+            case 0: note("the controller answers a command that was not sent")
+            case underWay.step:
+                underWay.step = 0
+                if case .asking(let step, _) = phase { answered(step, completion) }
+            case underWay.event:
+                underWay.event = 0
+                if completion.status == NVMeCompletion.success { event(completion.result) }
+            case underWay.abort: (underWay.abort, aborting) = (0, nil)
+            case underWay.log:
+                underWay.log = 0
+                askForEvents()
             default: note("the controller answers a command that was not sent")
             }
-            // A step may have begun anew.
-            if case .disabling = phase { return }
-            if case .givenUp = phase { return }
         }
-        admin.giveBack()
+        if isListening { admin.giveBack() }
+    }
+
+    /// A controller that is being stopped or started says nothing that counts, and hears no doorbell.
+    private var isListening: Bool {
+        switch phase {
+        case .asking, .ready: true
+        case .disabling, .enabling, .quitting, .givenUp: false
+        }
     }
 
     /// An asynchronous event (base specification, "Asynchronous Event Request command"): its log page is read, which lets the next one come.
@@ -382,18 +446,23 @@ import Glibc
         }
         guard admin.room > 0 else { return }
         var command = NVMeCommand(NVMeOpcode.getLogPage, namespace: 0xFFFF_FFFF)
-        command.identifier = Purpose.log
         command.first = page.address
         command.word10 = (512 / 4 - 1) << 16 | log
-        admin.append(command)
-        admin.ring()
+        underWay.log = send(&command)
     }
 
     // MARK: The end
 
     /// An orderly shutdown: what the controller holds is durable afterwards. Waits for it as long as the controller says that it may take.
     package func close() {
-        if case .givenUp = phase {} else {
+        // One that is being reset comes to its end first, good or bad: what it has cached is to become durable.
+        while true {
+            if case .ready = phase { break }
+            if case .givenUp = phase { break }
+            transport.pause()
+            tend()
+        }
+        if phase == .ready {
             let configuration = transport.load32(NVMeRegister.configuration)
             transport.store32(NVMeRegister.configuration, configuration & ~NVMeConfiguration.shutdownMask | NVMeConfiguration.normalShutdown)
             let deadline = transport.now &+ identity.shutdownTime

@@ -10,7 +10,7 @@ public final class NVMeDevice: BlockDevice {
     private var isOpen = true
 
     /// Longer requests are of no use to anybody here, and each slot's list of pages is as long as the longest.
-    private static let maximumTransfer = 1 << 20
+    static let maximumTransfer = 1 << 20
 
     /// Takes the controller over, resetting whatever it was in the middle of.
     package init(_ transport: any NVMeTransport, options: NVMeController.Options = NVMeController.Options()) throws(DeviceError) {

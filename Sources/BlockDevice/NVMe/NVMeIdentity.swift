@@ -51,6 +51,12 @@ package struct NVMeIdentity: Equatable, Sendable {
         hasVolatileCache = number(525, UInt8.self) & 1 != 0
         atomicBlocks = Int(number(528, UInt16.self)) + 1
     }
+
+    /// Whoever relies on what `old` said may rely on this.
+    package func keeps(_ old: NVMeIdentity) -> Bool {
+        min(maximumTransfer ?? .max, NVMeDevice.maximumTransfer) >= min(old.maximumTransfer ?? .max, NVMeDevice.maximumTransfer)
+            && (hasDeallocate || !old.hasDeallocate) && (hasWriteZeroes || !old.hasWriteZeroes)
+    }
 }
 
 package struct NVMeNamespace: Equatable, Sendable {

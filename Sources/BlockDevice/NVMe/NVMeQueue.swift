@@ -4,8 +4,9 @@ import Glibc
 /// Requests on their way through one pair of rings.
 ///
 /// Invariants:
-/// - a slot is free, waiting (accepted, not in the ring) or sent; its number is its command's identifier, so an answer that names another slot than a
-///   sent one is told and ignored;
+/// - a slot is free, waiting (accepted, not in the ring) or sent; its number, with the last of its turns, is its command's identifier, so an answer
+///   to anything but what is under way, or a second answer, is told and ignored;
+/// - as many requests as there are slots are in flight at most, those included whose completions have not been taken;
 /// - a ring has more entries than there are slots, so it is never full;
 /// - the device reaches memory that was registered, or a bounce buffer; nothing else is ever named to it;
 /// - what was sent before a reset is sent again, at most `attempts` times in all. A write may so reach the medium twice; nobody has been told of it
@@ -22,13 +23,18 @@ import Glibc
         var tag: UInt64 = 0
         var offset: UInt64 = 0
         var length = 0
-        /// Of a write-zeroes that one command cannot hold.
+        /// Of a write-zeroes or discard that one command cannot hold.
         var done = 0
+        /// How often the slot has been sent, as far as an identifier has room for it.
+        var turn: UInt16 = 0
         var first: UInt64 = 0
         var second: UInt64 = 0
         var deadline: UInt64 = 0
-        /// Of `bounces`; -1: the caller's memory.
+        var needsBounce = false
+        /// Of `bounces`, while it is sent.
         var bounce = -1
+        /// FFFFh is no identifier (base specification, "Common Command Format").
+        static let turns: UInt16 = 15
     }
 
     static let attempts: UInt8 = 3
@@ -52,10 +58,12 @@ import Glibc
     private let listBytes: Int
     private var registered: DMAMemory?
     private var bounces: [DMAMemory] = []
-    /// Where a read through each of them goes in the end.
-    private var bounceTargets: [[DeviceSegment]] = []
+    /// By slot: the caller's memory, where the device does not reach it.
+    private var bounced: [[DeviceSegment]]
     private var freeBounces: [Int] = []
     private var emptyPolls: UInt32 = 0
+    /// Much time may have passed since the last look at the controller.
+    private var mayHaveSlept = false
 
     init(_ controller: NVMeController, depth: Int, capabilities: DeviceCapabilities) throws(DeviceError) {
         // A ring holds one less than its entries.
@@ -65,6 +73,7 @@ import Glibc
         namespaceBlock = controller.namespace.blockSize
         slots = [Slot](repeating: Slot(), count: depth)
         free = (0..<Int32(depth)).reversed()
+        bounced = [[DeviceSegment]](repeating: [], count: depth)
         waiting = SlotBacklog(depth: depth)
         refused = CompletionBacklog(depth: depth)
         finished = CompletionBacklog(depth: depth)
@@ -86,29 +95,24 @@ import Glibc
         _ operation: DeviceOperation, offset: UInt64, segments: UnsafeBufferPointer<DeviceSegment>, length: Int,
         forceUnitAccess: Bool, tag: UInt64
     ) -> Bool {
-        guard let index = free.last.map(Int.init) else { return false }
+        guard inFlight < slots.count, let index = free.last.map(Int.init) else { return false }
         var error = unsafe capabilities.check(
             operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
         if case .givenUp(let errno) = controller.phase { error = error == 0 ? errno : error }
         if error != 0 {
             refused.append(DeviceCompletion(tag: tag, error: error))
             inFlight += 1
-            // It has no slot, but takes the place of one until its completion is taken.
-            free.removeLast()
-            refusedSlots.append(Int32(index))
             return true
         }
         var slot = Slot()
+        slot.turn = slots[index].turn
         slot.operation = operation
         slot.forceUnitAccess = forceUnitAccess
         slot.tag = tag
         slot.offset = offset
         slot.length = length
         if operation == .read || operation == .write {
-            guard unsafe place(&slot, index, segments) else { return false }
-        } else if operation == .discard {
-            describeRange(offset: offset, length: length, index)
-            slot.first = lists.address + UInt64(index * listBytes)
+            unsafe place(&slot, index, segments)
         }
         slot.state = .waiting
         free.removeLast()
@@ -119,18 +123,19 @@ import Glibc
         return true
     }
 
-    private var refusedSlots: [Int32] = []
-
-    /// Tells the device where the memory is. False where all bounce buffers are in use.
-    private func place(_ slot: inout Slot, _ index: Int, _ segments: UnsafeBufferPointer<DeviceSegment>) -> Bool {
+    /// Tells the device where the memory is, or takes note that it does not reach it.
+    private func place(_ slot: inout Slot, _ index: Int, _ segments: UnsafeBufferPointer<DeviceSegment>) {
         let list = unsafe lists.pointer + index * listBytes
         var pages = unsafe NVMePages(list: list, listAddress: lists.address + UInt64(index * listBytes))
         for unsafe segment in unsafe segments {
-            guard segment.length % blockSize == 0, let address = address(of: segment) else { return unsafe bounce(&slot, index, segments) }
+            guard segment.length % blockSize == 0, let address = address(of: segment) else {
+                slot.needsBounce = true
+                bounced[index] = unsafe Array(segments)
+                return
+            }
             for page in 0..<segment.length / blockSize { pages.append(address + UInt64(page * blockSize)) }
         }
         (slot.first, slot.second) = pages.pointers
-        return true
     }
 
     /// The device's address of memory that was registered.
@@ -139,27 +144,25 @@ import Glibc
         return registered.address + UInt64(offset)
     }
 
-    private func bounce(_ slot: inout Slot, _ index: Int, _ segments: UnsafeBufferPointer<DeviceSegment>) -> Bool {
+    /// Gives a slot memory that the device reaches, with what is to be written in it. False where all of it is in use.
+    private func bounce(_ index: Int) -> Bool {
         if freeBounces.isEmpty, bounces.count < Self.mostBounces, let memory = try? controller.transport.allocate(bytes: capabilities.maximumTransfer) {
             freeBounces.append(bounces.count)
             bounces.append(memory)
-            bounceTargets.append([])
         }
         guard let number = freeBounces.popLast() else { return false }
-        slot.bounce = number
         let memory = bounces[number]
-        if slot.operation == .write {
+        if slots[index].operation == .write {
             var at = 0
-            for unsafe segment in unsafe segments {
+            for segment in bounced[index] {
                 unsafe (memory.pointer + at).copyMemory(from: segment.address, byteCount: segment.length)
                 at += segment.length
             }
-        } else {
-            bounceTargets[number] = unsafe Array(segments)
         }
         var pages = unsafe NVMePages(list: lists.pointer + index * listBytes, listAddress: lists.address + UInt64(index * listBytes))
-        for page in 0..<slot.length / blockSize { pages.append(memory.address + UInt64(page * blockSize)) }
-        (slot.first, slot.second) = pages.pointers
+        for page in 0..<slots[index].length / blockSize { pages.append(memory.address + UInt64(page * blockSize)) }
+        slots[index].bounce = number
+        (slots[index].first, slots[index].second) = pages.pointers
         return true
     }
 
@@ -171,10 +174,7 @@ import Glibc
     }
 
     func kick() {
-        while let completion = refused.popFirst() {
-            finished.append(completion)
-            if let slot = refusedSlots.popLast() { free.append(slot) }
-        }
+        while let completion = refused.popFirst() { finished.append(completion) }
         send()
     }
 
@@ -184,7 +184,15 @@ import Glibc
         guard waiting.count > 0 else { return }
         let deadline = controller.transport.now &+ controller.options.commandTimeout
         while let index = waiting.first, ring.room > 0 {
+            if slots[index].needsBounce, !bounce(index) {
+                // The next one that is given back goes to it.
+                if bounces.count > freeBounces.count { break }
+                waiting.removeFirst()
+                finish(index, EIO)
+                continue
+            }
             waiting.removeFirst()
+            slots[index].turn = (slots[index].turn + 1) % Slot.turns
             ring.append(command(index))
             slots[index].state = .sent
             slots[index].deadline = deadline
@@ -202,7 +210,8 @@ import Glibc
         case .flush: command = NVMeCommand(NVMeOpcode.flush, namespace: 1)
         case .discard:
             command = NVMeCommand(NVMeOpcode.manageDataset, namespace: 1)
-            command.first = slot.first
+            describeRange(offset: slot.offset + UInt64(slot.done), length: step(slot), index)
+            command.first = lists.address + UInt64(index * listBytes)
             // One range; deallocate.
             command.word11 = 4
         case .read, .write, .writeZeroes:
@@ -214,12 +223,17 @@ import Glibc
             command.word11 = UInt32(truncatingIfNeeded: block >> 32)
             command.word12 = UInt32(step(slot) / namespaceBlock - 1) | (slot.forceUnitAccess ? 1 << 30 : 0)
         }
-        command.identifier = UInt16(index)
+        command.identifier = identifier(index)
         return command
     }
 
-    /// Bytes of the slot's next command: the number of blocks has 16 bits.
-    private func step(_ slot: Slot) -> Int { min(slot.length - slot.done, 65536 * namespaceBlock) }
+    /// No queue has more than 4096 slots.
+    private func identifier(_ index: Int) -> UInt16 { UInt16(index) | slots[index].turn << 12 }
+
+    /// Bytes of the slot's next command: the number of blocks has 16 bits, and 32 in a range to deallocate.
+    private func step(_ slot: Slot) -> Int {
+        min(slot.length - slot.done, slot.operation == .discard ? Int(UInt32.max / 8) * 8 * namespaceBlock : 65536 * namespaceBlock)
+    }
 
     // MARK: Completion
 
@@ -250,19 +264,22 @@ import Glibc
             return true
         }
         emptyPolls &+= 1
-        if sent > 0, emptyPolls % 1024 == 0 { controller.tend() }
+        if sent > 0, mayHaveSlept || emptyPolls % 1024 == 0 {
+            mayHaveSlept = false
+            controller.tend()
+        }
         return finished.count > 0
     }
 
     private func answered(_ completion: NVMeCompletion) {
-        let index = Int(completion.identifier)
-        guard index < slots.count, slots[index].state == .sent || slots[index].state == .overdue else {
+        let index = Int(completion.identifier & 0xFFF)
+        guard index < slots.count, slots[index].state == .sent || slots[index].state == .overdue, completion.identifier == identifier(index) else {
             return controller.note("the controller answers a request that is not under way (\(completion.identifier))")
         }
         sent -= 1
         if completion.status == NVMeCompletion.success {
             controller.succeeded()
-            if slots[index].operation == .writeZeroes {
+            if slots[index].operation == .writeZeroes || slots[index].operation == .discard {
                 slots[index].done += step(slots[index])
                 if slots[index].done < slots[index].length {
                     slots[index].attempts = 0
@@ -278,21 +295,27 @@ import Glibc
 
     private func again(_ index: Int) {
         slots[index].state = .waiting
+        releaseBounce(index)
         waiting.append(index)
+    }
+
+    /// Who waits holds none: those before it may need it.
+    private func releaseBounce(_ index: Int) {
+        guard slots[index].bounce >= 0 else { return }
+        freeBounces.append(slots[index].bounce)
+        slots[index].bounce = -1
     }
 
     private func finish(_ index: Int, _ error: Int32) {
         let slot = slots[index]
-        if slot.bounce >= 0 {
-            if slot.operation == .read, error == 0 {
-                var at = 0
-                for segment in bounceTargets[slot.bounce] {
-                    unsafe segment.address.copyMemory(from: bounces[slot.bounce].pointer + at, byteCount: segment.length)
-                    at += segment.length
-                }
+        if slot.bounce >= 0, slot.operation == .read, error == 0 {
+            var at = 0
+            for segment in bounced[index] {
+                unsafe segment.address.copyMemory(from: bounces[slot.bounce].pointer + at, byteCount: segment.length)
+                at += segment.length
             }
-            freeBounces.append(slot.bounce)
         }
+        releaseBounce(index)
         slots[index].state = .free
         free.append(Int32(index))
         finished.append(DeviceCompletion(tag: slot.tag, error: error))
@@ -305,7 +328,7 @@ import Glibc
         guard sent > 0, let ring else { return }
         for index in slots.indices where slots[index].state == .sent || slots[index].state == .overdue {
             guard now >= slots[index].deadline else { continue }
-            if slots[index].state == .sent, controller.abort(queue: ring.number, slot: index) {
+            if slots[index].state == .sent, controller.abort(queue: ring.number, identifier: identifier(index)) {
                 controller.note("request \(index) is not answered within \(controller.options.commandTimeout / 1_000_000) ms: it is aborted")
                 slots[index].state = .overdue
                 slots[index].deadline = now &+ controller.options.commandTimeout / 2
@@ -340,8 +363,14 @@ import Glibc
     }
 
     var wakeupDescriptor: Int32 { controller.transport.interruptDescriptor }
-    func armWakeup() { controller.transport.armInterrupt() }
-    func disarmWakeup() { controller.transport.disarmInterrupt() }
+    func armWakeup() {
+        mayHaveSlept = true
+        controller.transport.armInterrupt()
+    }
+    func disarmWakeup() {
+        mayHaveSlept = true
+        controller.transport.disarmInterrupt()
+    }
 
     /// While something is under way, the controller is looked at in time to abort it.
     var deadline: UInt64? {
@@ -352,7 +381,7 @@ import Glibc
 
 /// The pages of a transfer as a command names them (base specification, "Physical Region Page Entry and List"): the first, and the second or a
 /// list of the others, whose last entry leads on to the next page of the list where they are many.
-@safe struct NVMePages {
+@safe package struct NVMePages {
     private let list: UnsafeMutableRawPointer
     private let listAddress: UInt64
     private var count = 0
@@ -363,18 +392,18 @@ import Glibc
 
     private static let entriesPerPage = blockSize / 8
 
-    init(list: UnsafeMutableRawPointer, listAddress: UInt64) {
+    package init(list: UnsafeMutableRawPointer, listAddress: UInt64) {
         unsafe self.list = list
         self.listAddress = listAddress
     }
 
     /// Bytes that the list of a transfer of so many bytes may take.
-    static func listBytes(transfer: Int) -> Int {
+    package static func listBytes(transfer: Int) -> Int {
         let entries = max(transfer / blockSize - 1, 1)
         return (entries + entriesPerPage - 2) / (entriesPerPage - 1) * blockSize
     }
 
-    mutating func append(_ address: UInt64) {
+    package mutating func append(_ address: UInt64) {
         count += 1
         if count == 1 {
             first = address
@@ -396,5 +425,5 @@ import Glibc
         listed += 1
     }
 
-    var pointers: (UInt64, UInt64) { (first, count <= 1 ? 0 : count == 2 ? second : listAddress) }
+    package var pointers: (UInt64, UInt64) { (first, count <= 1 ? 0 : count == 2 ? second : listAddress) }
 }

@@ -12,6 +12,8 @@ import CSystem
     package let entries: Int
     package let submissions: DMAMemory
     package let completions: DMAMemory
+    /// The controller has been told of it.
+    package var isMade = false
     private let transport: any NVMeTransport
     private let capabilities: NVMeCapabilities
     private var tail = 0
@@ -41,10 +43,18 @@ import CSystem
         (tail, rungTail, head, completionHead, phase) = (0, 0, 0, 0, 1)
         (unrungHeads, firstUnrung) = (0, 0)
         shadows = nil
+        isMade = false
         unsafe completions.pointer.initializeMemory(as: UInt8.self, repeating: 0, count: completions.bytes)
     }
 
-    package func useShadows(doorbells: DMAMemory, events: DMAMemory) { shadows = (doorbells, events) }
+    /// Before the controller makes the queue.
+    package func useShadows(doorbells: DMAMemory, events: DMAMemory) {
+        shadows = (doorbells, events)
+        for register in [capabilities.submissionDoorbell(number), capabilities.completionDoorbell(number)] {
+            unsafe dashfs_store32(doorbells.pointer + (register - NVMeRegister.doorbells), 0)
+            unsafe dashfs_store32(events.pointer + (register - NVMeRegister.doorbells), 0)
+        }
+    }
 
     package var room: Int { (head - tail - 1 + entries) % entries }
 
