@@ -123,7 +123,7 @@ import CSystem
     private func freePosted() {
         collectPosted()
         let posted = unsafe state.pointee.postedTags
-        guard unsafe posted != 0, state.pointee.freeTags == 0 else { return }
+        guard posted != 0, unsafe state.pointee.freeTags == 0 else { return }
         let tag = UInt8(truncatingIfNeeded: posted.trailingZeroBitCount)
         unsafe state.pointee.postedTags = posted & (posted &- 1)
         _ = wait(tag)
