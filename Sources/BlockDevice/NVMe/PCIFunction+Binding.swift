@@ -24,6 +24,9 @@ extension PCIFunction {
         try write("/sys/bus/pci/drivers_probe", address)
         let now = try PCIFunction(address).driver
         guard now == wanted else {
+            // Whoever had it may have it again.
+            try? write("\(directory)/driver_override", "\n")
+            if now == nil { try? write("/sys/bus/pci/drivers_probe", address) }
             throw failure(EIO, "the kernel has not given it to \(wanted) (it is with \(now ?? "no driver")); the kernel's log says why (dmesg)")
         }
     }

@@ -37,10 +37,14 @@ package struct PCIFunction: Sendable {
         names(in: root).sorted().compactMap { try? PCIFunction($0) }.filter(\.isNVMe)
     }
 
-    /// Block devices that the kernel's driver has made of it: `nvme0n1`.
+    /// Block devices that the kernel's driver has made of it: `nvme0n1`. Of a controller that is one of several ways to a disk, the disk is its subsystem's,
+    /// and what lies under the controller is hidden: it has no number.
     package var blockDevices: [String] {
-        Self.names(in: directory + "/nvme").flatMap { Self.names(in: "\(directory)/nvme/\($0)") }
-            .filter { unsafe access("/sys/class/block/\($0)", F_OK) == 0 }.sorted()
+        let controllers = Self.names(in: directory + "/nvme")
+        let subsystems = Self.names(in: "/sys/class/nvme-subsystem").map { "/sys/class/nvme-subsystem/\($0)" }
+            .filter { subsystem in controllers.contains { unsafe access("\(subsystem)/\($0)", F_OK) == 0 } }
+        let places = controllers.map { "\(directory)/nvme/\($0)" } + subsystems
+        return Set(places.flatMap(Self.names)).filter { unsafe access("/sys/class/block/\($0)/dev", F_OK) == 0 }.sorted()
     }
 
     /// - Throws: what it is, and what to do about it, where it is not an NVMe controller in VFIO's hands.
