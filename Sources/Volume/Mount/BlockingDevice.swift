@@ -13,7 +13,16 @@ import BlockDevice
 
     deinit { unsafe buffer.deallocate() }
 
+    /// In as many requests as the device needs for it.
     private func run(_ operation: DeviceOperation, block: UInt64, _ memory: UnsafeMutableRawPointer?, _ length: Int) throws(VolumeError) {
+        guard let memory = unsafe memory else { return try unsafe request(operation, block: block, nil, length) }
+        let most = max(queue.maximumTransfer / BlockLayout.size * BlockLayout.size, BlockLayout.size)
+        for start in stride(from: 0, to: length, by: most) {
+            try unsafe request(operation, block: block + UInt64(start / BlockLayout.size), memory + start, min(most, length - start))
+        }
+    }
+
+    private func request(_ operation: DeviceOperation, block: UInt64, _ memory: UnsafeMutableRawPointer?, _ length: Int) throws(VolumeError) {
         let offset = block * UInt64(BlockLayout.size)
         while true {
             let accepted: Bool
