@@ -97,6 +97,8 @@ public protocol DeviceQueue: AnyObject {
     var inFlight: Int { get }
     /// Requests that `submit` would accept now without answering `false`.
     var room: Int { get }
+    /// A read or write carries at most so many bytes: the device's `maximumTransfer`, for those who know the queue only.
+    var maximumTransfer: Int { get }
 
     /// Hands over one request. The segments array may be reused at return; the memory it names may not until the completion.
     /// - Parameters:
@@ -134,6 +136,7 @@ public protocol DeviceQueue: AnyObject {
 }
 
 extension DeviceQueue {
+    public var maximumTransfer: Int { .max }
     public var mayWait: Bool {
         get { false }
         set {}

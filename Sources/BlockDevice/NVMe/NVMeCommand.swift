@@ -83,6 +83,14 @@ package struct NVMeCompletion: Equatable {
     package static let size = 16
     package static let success: UInt16 = 0
 
+    package init(result: UInt32, submissionHead: UInt16, identifier: UInt16, status: UInt16, doNotRetry: Bool) {
+        self.result = result
+        self.submissionHead = submissionHead
+        self.identifier = identifier
+        self.status = status
+        self.doNotRetry = doNotRetry
+    }
+
     /// The errno of a request that ends with this status. Statuses: base specification, "Status Field".
     package var error: Int32 {
         switch status {

@@ -88,6 +88,7 @@ import Glibc
     }
 
     var room: Int { slots.count - inFlight }
+    var maximumTransfer: Int { capabilities.maximumTransfer }
 
     // MARK: Submission
 

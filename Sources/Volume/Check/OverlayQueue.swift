@@ -15,6 +15,7 @@ import BlockDevice
     var blocksWritten: Int { written.count }
     var counters: DeviceCounters { below.counters }
     var inFlight: Int { answered.count + below.inFlight }
+    var maximumTransfer: Int { below.maximumTransfer }
     var room: Int { answered.isEmpty && reading == nil ? 1 : 0 }
 
     func submit(

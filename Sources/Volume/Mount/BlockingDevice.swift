@@ -5,8 +5,6 @@ import BlockDevice
     package let queue: any DeviceQueue
     private let buffer: UnsafeMutableRawPointer
     package static let bufferBlocks = 64
-    /// One request: 64 KiB, which every device takes.
-    private static let requestBytes = 16 * BlockLayout.size
 
     package init(_ queue: any DeviceQueue) {
         self.queue = queue
@@ -15,13 +13,16 @@ import BlockDevice
 
     deinit { unsafe buffer.deallocate() }
 
-    private func transfer(_ operation: DeviceOperation, block: UInt64, _ memory: UnsafeMutableRawPointer, _ length: Int) throws(VolumeError) {
-        for done in stride(from: 0, to: length, by: Self.requestBytes) {
-            try unsafe run(operation, block: block + UInt64(done / BlockLayout.size), memory + done, min(Self.requestBytes, length - done))
+    /// In as many requests as the device needs for it.
+    private func run(_ operation: DeviceOperation, block: UInt64, _ memory: UnsafeMutableRawPointer?, _ length: Int) throws(VolumeError) {
+        guard let memory = unsafe memory else { return try unsafe request(operation, block: block, nil, length) }
+        let most = max(queue.maximumTransfer / BlockLayout.size * BlockLayout.size, BlockLayout.size)
+        for start in stride(from: 0, to: length, by: most) {
+            try unsafe request(operation, block: block + UInt64(start / BlockLayout.size), memory + start, min(most, length - start))
         }
     }
 
-    private func run(_ operation: DeviceOperation, block: UInt64, _ memory: UnsafeMutableRawPointer?, _ length: Int) throws(VolumeError) {
+    private func request(_ operation: DeviceOperation, block: UInt64, _ memory: UnsafeMutableRawPointer?, _ length: Int) throws(VolumeError) {
         let offset = block * UInt64(BlockLayout.size)
         while true {
             let accepted: Bool
@@ -53,7 +54,7 @@ import BlockDevice
 
     /// The buffer, with blocks [block, block + count) in it; count at most `bufferBlocks`. Valid until the next call.
     package func read(_ block: UInt64, _ count: Int = 1) throws(VolumeError) -> Bytes {
-        try unsafe transfer(.read, block: block, buffer, count * BlockLayout.size)
+        try unsafe run(.read, block: block, buffer, count * BlockLayout.size)
         return unsafe Bytes(buffer, count: count * BlockLayout.size, writable: true)
     }
 
@@ -64,7 +65,7 @@ import BlockDevice
     }
 
     /// Writes the first `count` blocks of the buffer.
-    package func write(_ block: UInt64, _ count: Int = 1) throws(VolumeError) { try unsafe transfer(.write, block: block, buffer, count * BlockLayout.size) }
+    package func write(_ block: UInt64, _ count: Int = 1) throws(VolumeError) { try unsafe run(.write, block: block, buffer, count * BlockLayout.size) }
 
     package func write(_ block: UInt64, from memory: UnsafeMutableRawPointer) throws(VolumeError) {
         try unsafe run(.write, block: block, memory, BlockLayout.size)
