@@ -235,7 +235,7 @@ package struct VolumeModel {
         guard case .found(let source, let name, let moving) = walk(path, follow: false) else {
             // A last name that is too long is looked at when both directories have been found.
             let long = path.split(separator: "/").map { $0.utf8.count > 255 }
-            if long.last == true, !long.dropLast().contains(true), case .failed(let errno) = walk(newPath, follow: false) { return errno }
+            if long.last == true, !long.dropLast().contains(true), failure(path) == -36, case .failed(let errno) = walk(newPath, follow: false) { return errno }
             return failure(path)
         }
         guard case .found(let destination, let newName, let target) = walk(newPath, follow: false) else { return failure(newPath) }

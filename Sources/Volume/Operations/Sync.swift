@@ -67,6 +67,7 @@ extension Volume {
         if cleanShutdownDone { return true }
         isShuttingDown = true
         if isReadOnly {
+            poll()
             cleanShutdownDone = queue.inFlight == 0
             return cleanShutdownDone
         }

@@ -91,6 +91,9 @@ extension FakeController {
             unanswered.insert(UInt32(command.identifier))
             return nil
         }
+        // It may have been all that kept its queue awake: once more before it goes to sleep.
+        lookAtShadowTail(queue)
+        hasUnfetched = true
         let aborted = pending.remove(at: index)
         abandon(aborted, mayBeWhole: false)
         answer(aborted, Answer.aborted)

@@ -90,6 +90,7 @@ extension FakeController {
         guard new > old else { return violate("\(what): the tail was \(queue.tail) and the head that was told \(queue.toldHead): it moves back, not at all, or overruns") }
         queue.tail = value
         submissionQueues[number] = queue
+        hasUnfetched = true
     }
 
     private func moveHead(_ number: Int, _ value: Int, _ what: String) {
@@ -111,7 +112,7 @@ extension FakeController {
         return queue.tail != queue.head || pending.contains { $0.queue == number && $0.due != .max }
     }
 
-    private func lookAtShadowTail(_ number: Int) {
+    func lookAtShadowTail(_ number: Int) {
         guard let shadows, number > 0, let queue = submissionQueues[number] else { return }
         let offset = UInt64(2 * number * (4 << configuration.strideShift))
         guard let doorbell = unsafe host(shadows.doorbells + offset, 4) else { return violate("the shadow doorbells of queue \(number) are outside their page") }
@@ -144,6 +145,7 @@ extension FakeController {
     // MARK: Fetching
 
     func fetch() {
+        hasUnfetched = false
         for number in submissionQueues.keys.sorted() {
             if isAwake(number) { lookAtShadowTail(number) }
             while let queue = submissionQueues[number], queue.head != queue.tail, isReady, isEnabled, !isFatal, !isGone {
@@ -208,7 +210,7 @@ extension FakeController {
             end(command)
             // Once more before it may go to sleep.
             lookAtShadowTail(command.queue)
-            fetch()
+            if hasUnfetched { fetch() } else { sayEvent(command.queue) }
         }
     }
 

@@ -52,6 +52,8 @@ import Glibc
     var submissionQueues: [Int: FakeSubmissionQueue] = [:]
     var completionQueues: [Int: FakeCompletionQueue] = [:]
     var pending: [FakePending] = []
+    /// A tail has moved since the last fetch.
+    var hasUnfetched = false
     /// Of commands that were carried out and will not be answered: queue and identifier.
     var unanswered: Set<UInt32> = []
     var eventRequests: [UInt16] = []
@@ -249,8 +251,8 @@ import Glibc
             if isEnabled { isReady = true } else { stopped() }
         }
         guard isReady, isEnabled, !isFatal else { return }
-        fetch()
-        complete()
+        if hasUnfetched || shadows != nil && !pending.isEmpty { fetch() }
+        if pending.contains(where: { $0.due <= clock }) { complete() }
     }
 
     package func resetFunction() -> Bool {

@@ -89,6 +89,7 @@ import Glibc
         if queue != nil { live() }
         finish()
         result.nanoseconds = fake.clock
+        result.faults += "notes: \(device?.warnings.suffix(8).joined(separator: " | ") ?? "")"
         if result.problem == nil, let violation = fake.violations.first { result.problem = "violation: \(violation)" }
         (queue, device) = (nil, nil)
         return result
