@@ -49,7 +49,7 @@ struct Comparison: Encodable {
     var goal: Goal?
     var isMet: Bool?
     var deviceRequests: DeviceRequests?
-    /// Median of a bare ping-pong of two processes before each batch of the subject's, nanoseconds.
+    /// Median of a bare ping-pong of two processes in the same rounds, nanoseconds.
     var handOver: Double?
 
     /// - Parameter pairs: of each round, what the baseline and the subject measured, in `unit`.
