@@ -24,9 +24,10 @@ struct ServeCommand: ParsableCommand {
               dashfs serve /dev/nvme0n1p3 --wait never --allow-group db
               dashfs serve /dev/nvme0n1p3 --user nobody
               dashfs serve /dev/nvme0n1p3 --submission-thread 100
+              dashfs serve nvme:0000:01:00.0       a controller of its own: see dashfs device
             """)
 
-    @Argument(help: "A formatted file or block device, or memory:SIZE.", completion: .file())
+    @Argument(help: "A formatted file or block device, nvme:ADDRESS, or memory:SIZE.", completion: .file())
     var device: String
 
     @Option(help: ArgumentHelp("Where programs connect.", valueName: "path"), completion: .file())

@@ -33,7 +33,10 @@ struct ServedDevice {
                 throw VolumeError(
                     errno: ENOMEM, "no memory for a cache of \(ByteSize.format(cache)): \(errorText(errno)); give a smaller --cache")
             }
-            unsafe try? queue.register(UnsafeMutableRawBufferPointer(start: memory, count: size))
+            if let error = unsafe ServedDevice.register(memory, size, queue), case .nvme = name {
+                // Everything would go through bounce buffers. A file's ring does without, and has said so.
+                throw VolumeError(errno: error.errno, error.message)
+            }
             var line = ProgressLine("recovering \(name)")
             defer { line.end() }
             volume = unsafe try Volume.mount(
@@ -46,6 +49,15 @@ struct ServedDevice {
         self.device = device
         self.queue = queue
         cacheBytes = UInt64(configuration.cacheFrames * blockSize)
+    }
+
+    private static func register(_ memory: UnsafeMutableRawPointer, _ size: Int, _ queue: any DeviceQueue) -> DeviceError? {
+        do throws(DeviceError) {
+            unsafe try queue.register(UnsafeMutableRawBufferPointer(start: memory, count: size))
+            return nil
+        } catch {
+            return error
+        }
     }
 
     /// Zeroed memory of a memfd, which a supervisor could keep while the server is replaced; huge pages where the kernel gives them.
