@@ -442,7 +442,7 @@ import Glibc
         let (kind, information, log) = (result & 7, (result >> 8) & 0xFF, (result >> 16) & 0xFF)
         switch kind {
         case 0: note("the controller reports an error of its own (\(information))")
-        case 1: note("the device reports on its health (\(information)): `dashfs info` shows it")
+        case 1: note("the device reports on its health (\(information))")
         case 2: note("the controller reports a change (\(information))")
         default: note("the controller reports an event of kind \(kind) (\(information))")
         }

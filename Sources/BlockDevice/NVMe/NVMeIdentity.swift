@@ -19,7 +19,6 @@ package struct NVMeIdentity: Equatable, Sendable {
     package var namespaces: UInt32 = 0
     /// What an orderly shutdown may take, in nanoseconds.
     package var shutdownTime: UInt64 = 5_000_000_000
-    package var temperatureThreshold: UInt16 = 0
 
     package static let bytes = 4096
 
@@ -42,7 +41,6 @@ package struct NVMeIdentity: Equatable, Sendable {
         let shutdownMicroseconds = number(88, UInt32.self)
         if shutdownMicroseconds > 0 { shutdownTime = min(UInt64(shutdownMicroseconds) * 1000, 60_000_000_000) }
         hasDoorbellBuffers = number(256, UInt16.self) & 1 << 8 != 0
-        temperatureThreshold = number(266, UInt16.self)
         hasUsualEntries = number(512, UInt8.self) & 0xF <= 6 && number(513, UInt8.self) & 0xF <= 4
         namespaces = number(516, UInt32.self)
         let optional = number(520, UInt16.self)
