@@ -33,8 +33,14 @@ import Testing
 
     private func expectReason(_ reason: String, _ served: ServedVolume, _ log: InMemoryLogHandler) throws {
         struct State: Decodable { var readOnly: Bool, readOnlyReason: String?, problems: Int }
-        let state = try JSONDecoder().decode(State.self, from: Data(stats(served, "--json").utf8))
-        #expect(state.readOnly && state.readOnlyReason == reason && state.problems == 1)
+        func state() throws -> State { try JSONDecoder().decode(State.self, from: Data(stats(served, "--json").utf8)) }
+        // A client may be told of the failure a moment before the log and the statistics are.
+        var seen = try state()
+        for _ in 0..<200 where seen.problems == 0 || !seen.readOnly {
+            usleep(20_000)
+            seen = try state()
+        }
+        #expect(seen.readOnly && seen.readOnlyReason == reason && seen.problems == 1, "\(seen)")
         #expect(try stats(served).contains("the volume is read-only: \(reason)\n"))
         served.stop()
         let told = log.entries.filter { $0.level == .error }.map(\.message.description)
