@@ -286,8 +286,6 @@ import Glibc
     }
 
     private func prepareShadows() -> Bool {
-        // Each of the two is a page; doorbells far apart do not fit.
-        guard capabilities.completionDoorbell(Self.mostQueues) + 4 - NVMeRegister.doorbells <= blockSize else { return false }
         // Far apart as its doorbells may be, all of them have to be in one page.
         guard capabilities.completionDoorbell(queueLimit) + 4 - NVMeRegister.doorbells <= blockSize else { return false }
         if shadows == nil, let doorbells = try? transport.allocate(bytes: blockSize), let events = try? transport.allocate(bytes: blockSize) {
