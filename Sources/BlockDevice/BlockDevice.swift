@@ -18,12 +18,16 @@ public protocol BlockDevice: AnyObject {
     /// - Parameter depth: how many requests may be in flight at once, 1...4096.
     func makeQueue(depth: Int) throws(DeviceError) -> any DeviceQueue
 
+    /// What the device says of its own condition, for people: name and text of each.
+    func condition() throws(DeviceError) -> [(name: String, text: String)]
+
     /// Ends all use: waits for nothing, requires that no request is in flight.
     func close()
 }
 
 extension BlockDevice {
     public var warnings: [String] { [] }
+    public func condition() throws(DeviceError) -> [(name: String, text: String)] { [] }
 }
 
 /// The unit of addressing, in bytes.
@@ -131,6 +135,10 @@ public protocol DeviceQueue: AnyObject {
     func armWakeup()
     func disarmWakeup()
 
+    /// What people should know of the device since the last time (errors, resets, its health), a line each.
+    var hasNotes: Bool { get }
+    func takeNotes() -> [String]
+
     /// The monotonic time, in nanoseconds, at which `nextCompletion` must be called at the latest though nothing may have woken anybody; nil: none.
     var deadline: UInt64? { get }
 }
@@ -142,6 +150,8 @@ extension DeviceQueue {
         set {}
     }
     public var deadline: UInt64? { nil }
+    public var hasNotes: Bool { false }
+    public func takeNotes() -> [String] { [] }
 }
 
 /// Why a device could not be opened or used: which device, what went wrong, what to do about it; one line.

@@ -31,12 +31,15 @@ public enum DeviceName: Sendable, Equatable, CustomStringConvertible {
         return .file(text)
     }
 
-    /// Opens it with its driver; `options` are for files.
-    public func open(options: FileDevice.Options = FileDevice.Options()) throws(DeviceError) -> any BlockDevice {
+    /// Opens it with its driver.
+    /// - Parameters:
+    ///   - options: for files; a controller that is driven from here knows `readOnly` only.
+    ///   - withoutIOMMU: a controller is taken even where no IOMMU keeps it to its memory.
+    public func open(options: FileDevice.Options = FileDevice.Options(), withoutIOMMU: Bool = false) throws(DeviceError) -> any BlockDevice {
         switch self {
         case .memory(let size): return try MemoryDevice(size: size)
         case .file(let path): return try FileDevice.open(path, options: options)
-        case .nvme(let address): return try NVMeDevice(VFIOTransport(address))
+        case .nvme(let address): return try NVMeDevice(VFIOTransport(address, withoutIOMMU: withoutIOMMU), readOnly: options.readOnly)
         }
     }
 

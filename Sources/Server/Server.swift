@@ -113,8 +113,7 @@ public final class Server: @unchecked Sendable {
         worker.endAllSessions()
         while worker.sessionCount > 0 || worker.parkedCount > 0 || !worker.volume.shutdown() {
             worker.updateClock()
-            worker.volume.poll()
-            _ = worker.finishParked()
+            _ = worker.pollVolume()
             _ = worker.runRound()
         }
         worker.logNotes()

@@ -19,6 +19,8 @@ import Wire
     var stalls: UInt64 = 0
     var sessionsOpened: UInt64 = 0
     var sessionsRefused: UInt64 = 0
+    /// Lines that the device's driver had for the log.
+    var deviceNotes: UInt64 = 0
     /// Things that the volume found wrong.
     var problems: UInt64 = 0
     let startedCycles: UInt64
@@ -116,7 +118,7 @@ import Wire
             "arenaBytes":\(arenaBytes),"readOnly":\(isReadOnly),"readOnlyReason":\(readOnlyReason.map(Statistics.quoted) ?? "null"),"problems":\(problems),\
             "rounds":\(rounds),"sessionsOpened":\(sessionsOpened),"sessionsRefused":\(sessionsRefused),"workerSleeps":\(sleeps),\
             "doorbells":\(doorbells),"clientWakes":\(clientWakes),"parked":\(parked),"stalls":\(stalls),\
-            "device":{"reads":\(device.reads),"writes":\(device.writes),"flushes":\(device.flushes),\
+            "device":{"reads":\(device.reads),"writes":\(device.writes),"flushes":\(device.flushes),"discards":\(device.discards),"notes":\(deviceNotes),\
             "bytesRead":\(device.bytesRead),"bytesWritten":\(device.bytesWritten)},\
             "violations":{\(found.joined(separator: ","))},"operations":{\(operations.joined(separator: ","))}}
             """

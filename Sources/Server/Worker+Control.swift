@@ -77,7 +77,7 @@ extension Worker {
         }
     }
 
-    /// What a client made happen, in the log: a few lines a second, however much it asks for, and how many were left out.
+    /// What others made happen, in the log: a few lines a second, however much it asks for, and how many were left out.
     func complain(_ text: String, metadata: Logger.Metadata = [:]) {
         let second = dashfs_clock_monotonic() / 1_000_000_000
         if second != complaintSecond {
@@ -88,8 +88,12 @@ extension Worker {
         if complaints <= 10 { logger.warning("\(text)", metadata: metadata) } else { complaintsLeftOut += 1 }
     }
 
-    /// What the volume has met, in the log, once each.
+    /// What the volume and the device have met, in the log, once each.
     func logNotes() {
+        for note in queue?.takeNotes() ?? [] {
+            statistics.deviceNotes &+= 1
+            complain("the device: \(note)")
+        }
         for note in volume.takeNotes() {
             switch note.kind {
             case .event: logger.notice("\(note)")
@@ -101,7 +105,8 @@ extension Worker {
     }
 
     var statisticsText: String {
-        statistics.json(
+        if volume.hasNotes { logNotes() }
+        return statistics.json(
             epoch: epoch, sessions: sessionCount, channels: channelCount, arenaBytes: arenaBytes, rounds: round, sleeps: sleeps,
             isReadOnly: volume.isReadOnly, readOnlyReason: volume.readOnlyReason, device: queue?.counters ?? DeviceCounters())
     }

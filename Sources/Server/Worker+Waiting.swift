@@ -69,8 +69,7 @@ extension Worker {
             if unsafe hasRequest(end), unsafe canTake(end) { return false }
         }
         updateClock()
-        volume.poll()
-        if finishParked() { return true }
+        if pollVolume() { return true }
         if volume.hasPendingWork || attention.isSet || hasUnheardDoorbells { return false }
         var milliseconds: Int32 = -1
         if let deadline = volume.deadline {
@@ -82,8 +81,7 @@ extension Worker {
         takeEvents(milliseconds: milliseconds)
         slumber.add(1, ordering: .relaxed)
         updateClock()
-        volume.poll()
-        return finishParked()
+        return pollVolume()
     }
 
     private func setState(_ place: Int, _ state: UInt32) {

@@ -121,9 +121,7 @@ import Wire
         var advanced = false
         if served == 0 || round & 7 == 0 {
             if served == 0 && round & 15 == 0 { updateClock() }
-            volume.poll()
-            advanced = parkedCount > 0 && finishParked()
-            if volume.hasNotes { logNotes() }
+            advanced = pollVolume()
         }
         if attention.isSet {
             handleControl()
@@ -131,6 +129,13 @@ import Wire
         }
         if dormantCount > 0 || polledCount > 16 { tendDormant() }
         return served != 0 || advanced
+    }
+
+    /// Lets the volume work. What it and the device have to say is in the log before anybody is answered who could ask for it.
+    func pollVolume() -> Bool {
+        volume.poll()
+        if volume.hasNotes || queue?.hasNotes ?? false { logNotes() }
+        return parkedCount > 0 && finishParked()
     }
 
     func updateClock() {

@@ -23,13 +23,15 @@ struct CheckCommand: ParsableCommand {
     @Argument(help: "A file or block device.", completion: .file())
     var device: String
 
+    @OptionGroup var driver: DriverArguments
+
     @Flag(help: "One JSON object.")
     var json = false
 
     func run() throws {
         let opened: ReadOnlyDevice
         do throws(Failure) {
-            opened = try ReadOnlyDevice(device)
+            opened = try ReadOnlyDevice(device, driver)
         } catch {
             throw cannotRun(error.message)
         }

@@ -34,6 +34,8 @@ struct FormatCommand: ParsableCommand {
     @Option(help: ArgumentHelp("How many files and directories there can be; one per 16 KiB where it is not given.", valueName: "count"))
     var inodes: UInt64?
 
+    @OptionGroup var driver: DriverArguments
+
     func run() throws {
         let name = try Failure.catching { () throws(DeviceError) in try DeviceName.parse(device) }
         var isNew = false
@@ -56,7 +58,7 @@ struct FormatCommand: ParsableCommand {
     }
 
     private func format(_ name: DeviceName, isNew: Bool) throws {
-        let opened = try Failure.catching { () throws(DeviceError) in try name.open() }
+        let opened = try Failure.catching { () throws(DeviceError) in try name.open(withoutIOMMU: driver.withoutIOMMU) }
         defer { opened.close() }
         if !isNew, let size, size.bytes / UInt64(blockSize) != opened.capabilities.blockCount {
             throw Failure(

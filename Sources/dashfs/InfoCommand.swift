@@ -13,16 +13,19 @@ struct InfoCommand: ParsableCommand {
             EXAMPLES
               dashfs info disk.img
               dashfs info /dev/nvme0n1p3 --json
+              dashfs info nvme:0000:01:00.0        with the device's health and its log of errors
             """)
 
     @Argument(help: "A formatted file or block device.", completion: .file())
     var device: String
 
+    @OptionGroup var driver: DriverArguments
+
     @Flag(help: "One JSON object, sizes in bytes.")
     var json = false
 
     func run() throws {
-        let opened = try ReadOnlyDevice(device)
+        let opened = try ReadOnlyDevice(device, driver)
         defer { opened.close() }
         let summary: VolumeSummary
         do throws(VolumeError) {
@@ -30,10 +33,15 @@ struct InfoCommand: ParsableCommand {
         } catch {
             throw Failure(error, device: device)
         }
-        if json { return Terminal.output(try JSONText.encode(InfoReport(summary, device: device))) }
-        let report = InfoReport(summary, device: device)
+        let opinion = try Failure.catching { () throws(DeviceError) in try opened.device.condition() }
+        let report = InfoReport(summary, device: device, opened.capabilities, opinion)
+        if json { return Terminal.output(try JSONText.encode(report)) }
         var rows = [
             ["device", opened.capabilities.description],
+            ["sectors", "\(report.offers.sectorBytes) bytes; a write of \(report.offers.atomicWriteBytes) is whole or not there, \(report.offers.atomicWriteBytes < blockSize ? "so blocks are logged before they are overwritten" : "so no block is logged for that")"],
+            ["cache", report.offers.volatileCache ? "volatile: every sync flushes it" : "none that a power cut empties: nothing is flushed"],
+            ["discard", report.offers.discard ? "freed blocks are told to the device" : "not offered"],
+            ["zeroes", report.offers.writeZeroes ? "without a transfer" : "as data"],
             ["uuid", report.uuid],
             ["version", "\(report.version)"],
             ["features", "compat \(hex(report.compatibleFeatures)), ro-compat \(hex(report.readOnlyCompatibleFeatures)), incompat \(hex(report.incompatibleFeatures))"],
@@ -45,6 +53,7 @@ struct InfoCommand: ParsableCommand {
             ["groups", "\(report.groups) of \(ByteSize.format(report.groupBytes))"],
             ["mounts", "\(report.epoch)"],
         ]
+        rows += report.health.map { [$0.name, $0.text] }
         if let damage = report.damage { rows.append(["damage", "\(damage); run: dashfs check \(device)"]) }
         Terminal.output(rows.map { "\($0[0])\(String(repeating: " ", count: 10 - $0[0].count))\($0[1])" }.joined(separator: "\n"))
     }
@@ -59,8 +68,22 @@ private struct InfoReport: Encodable {
     var bytes, freeBytes, inodes, freeInodes, journalBytes, groups, groupBytes, epoch: UInt64
     var compatibleFeatures, readOnlyCompatibleFeatures, incompatibleFeatures: UInt64
     var damage: String?
+    var offers: Offers
+    var health: [Health]
 
-    init(_ summary: VolumeSummary, device: String) {
+    /// What the device is and promises, and the volume makes use of.
+    struct Offers: Encodable {
+        var sectorBytes, atomicWriteBytes, longestTransferBytes: Int
+        var volatileCache, forceUnitAccess, discard, writeZeroes: Bool
+    }
+    struct Health: Encodable { var name, text: String }
+
+    init(_ summary: VolumeSummary, device: String, _ capabilities: DeviceCapabilities, _ condition: [(name: String, text: String)]) {
+        offers = Offers(
+            sectorBytes: capabilities.logicalBlockSize, atomicWriteBytes: capabilities.atomicWriteUnit, longestTransferBytes: capabilities.maximumTransfer,
+            volatileCache: capabilities.volatileCache, forceUnitAccess: capabilities.supportsForceUnitAccess, discard: capabilities.supportsDiscard,
+            writeZeroes: capabilities.supportsWriteZeroes)
+        health = condition.map { Health(name: $0.name, text: $0.text) }
         let block = UInt64(blockSize)
         self.device = device
         uuid = Volume.uuidText(summary.uuid)

@@ -63,6 +63,8 @@ struct ServeCommand: ParsableCommand {
             valueName: "milliseconds"))
     var submissionThread: UInt32?
 
+    @OptionGroup var driver: DriverArguments
+
     @Flag(help: "Log more on standard error.")
     var verbose = false
 
@@ -98,11 +100,14 @@ struct ServeCommand: ParsableCommand {
         if servingUser != nil && geteuid() != 0 { throw Failure(.noPermission, "--user: only root can become another user; start the server as that user instead") }
 
         let name = try Failure.catching { () throws(DeviceError) in try DeviceName.parse(device) }
+        if buffered || submissionThread != nil, case .nvme = name {
+            throw Failure(.usage, "\(buffered ? "--buffered" : "--submission-thread"): the kernel has no part in what an nvme: device does; leave it away")
+        }
         var options = FileDevice.Options()
         options.readOnly = readOnly
         options.direct = !buffered
         options.submissionPollingMilliseconds = submissionThread
-        let served = try ServedDevice(name, cache: cache.bytes, readOnly: readOnly, options: options)
+        let served = try ServedDevice(name, cache: cache.bytes, readOnly: readOnly, options: options, withoutIOMMU: driver.withoutIOMMU)
         for warning in served.device.warnings { logger.warning("\(warning)") }
 
         let server: Server

@@ -37,7 +37,7 @@ struct StatsCommand: ParsableCommand {
 
 /// The server's JSON.
 struct ServerCounters: Decodable {
-    struct Device: Decodable { var reads, writes, flushes, bytesRead, bytesWritten: UInt64 }
+    struct Device: Decodable { var reads, writes, flushes, discards, notes, bytesRead, bytesWritten: UInt64 }
 
     struct Operation: Decodable {
         struct Latency: Decodable { var p50, p90, p99, p999, max: UInt64 }
@@ -72,9 +72,10 @@ struct ServerCounters: Decodable {
         var lines = [
             "up \(Duration.text(uptimeNanoseconds)), \(sessions) sessions (\(sessionsOpened) opened, \(sessionsRefused) refused), \(channels) channels with \(Quantity.text(arenaBytes)) of shared memory",
             "\(parked) requests waited inside, \(stalls) stalls, \(rounds) rounds, \(workerSleeps) sleeps, \(doorbells) doorbells, \(clientWakes) clients woken",
-            "device: \(device.reads) reads (\(Quantity.text(device.bytesRead))), \(device.writes) writes (\(Quantity.text(device.bytesWritten))), \(device.flushes) flushes",
+            "device: \(device.reads) reads (\(Quantity.text(device.bytesRead))), \(device.writes) writes (\(Quantity.text(device.bytesWritten))), \(device.flushes) flushes, \(device.discards) discards",
         ]
         if readOnly { lines.append("the volume is read-only: \(readOnlyReason ?? "the server's log says why")") }
+        if device.notes > 0 { lines.append("lines about the device in the server's log: \(device.notes)") }
         if problems > 0 { lines.append("problems found in the volume: \(problems); the server's log names them") }
         for (name, count) in violations.sorted(by: { $0.key < $1.key }) { lines.append("violation \(name): \(count)") }
         if operations.isEmpty { return lines.joined(separator: "\n") }

@@ -62,7 +62,7 @@ import Testing
     @Test(arguments: [512, 4096]) func rangesLongerThanOneCommandAreZeroedInSteps(_ size: Int) throws {
         // Of 4 KiB blocks, most are there in name only.
         let fake = try FakeController(blocks: size == 512 ? 17_500 : 256) {
-            $0.blockSize = size
+            ($0.blockSize, $0.transferShift) = (size, 0)
             $0.namespaceBlocks = 140_000
         }
         let queue = try SteppedDevice(fake).makeQueue(depth: 2)
@@ -185,7 +185,7 @@ import Testing
         let (fake, device, error) = try trouble([FakeFault(kind)])
         #expect(error == 0 && device.driver.controller.resets == 1 && fake.starts == 2)
         #expect(fake.commandsFetched[NVMeOpcode.write] == 2)
-        #expect(device.warnings.contains { $0.contains("reset") })
+        #expect(device.notes.contains { $0.contains("reset") })
     }
 
     @Test(arguments: [FakeFault.Kind.stuck(.works), .stuck(.answered), .stuck(.stuck), .lostCompletion, .status(0x07), .status(0x82)])
@@ -256,7 +256,7 @@ import Testing
         // The second answer to the second comes while the third is under way, in the same slot.
         for _ in 0..<4 { #expect(queue.perform(.read, offset: 0, bytes) == 0) }
         #expect(fake.adminFetched[NVMeOpcode.abort] == 1, "the third was answered by its own answer only")
-        #expect(device.warnings.filter { $0.contains("not under way") }.count == 2)
+        #expect(device.notes.filter { $0.contains("not under way") }.count == 2)
         #expect(fake.violations.isEmpty)
     }
 

@@ -38,7 +38,13 @@ if dashfs format "$device" 2>out; then fail "a disk with a file system is format
 
 echo "-- a volume used by programs"
 dashfs format "$device" --force
-dashfs info "$device"
+dashfs info "$device" | tee out
+grep -q "^health *good" out || fail "no word of the device's health"
+grep -q "^wear .*% spare" out || fail "no word of its wear"
+grep -q "^cache *$([ "$(cat write-cache 2>/dev/null)" = off ] && echo none || echo volatile)" out || fail "the volatile cache is not told right"
+dashfs doctor >out || fail "doctor"
+grep -q "NVMe .*2 controllers, $address with vfio-pci; an IOMMU is there" out || fail "doctor does not see the controllers"
+if dashfs serve "$device" --buffered --socket socket >out 2>&1; then fail "--buffered is ignored"; fi
 serve
 if dashfs info "$device" 2>other; then fail "two processes have the controller"; fi
 grep -q "another process has the device" other || fail "no word of the other process"

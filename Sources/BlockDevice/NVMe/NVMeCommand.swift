@@ -70,6 +70,30 @@ package struct NVMeCommand: Equatable {
     }
 }
 
+extension NVMeCommand {
+    /// Get Log Page for the whole device: `bytes`, a multiple of four, to one page of memory.
+    package static func log(_ identifier: UInt32, bytes: Int, to address: UInt64) -> NVMeCommand {
+        var command = NVMeCommand(NVMeOpcode.getLogPage, namespace: 0xFFFF_FFFF)
+        command.first = address
+        command.word10 = UInt32(bytes / 4 - 1) << 16 | identifier
+        return command
+    }
+}
+
+/// Base specification, "Set Features command".
+package enum NVMeFeature {
+    package static let volatileCache: UInt32 = 0x06
+    package static let queueCount: UInt32 = 0x07
+    package static let events: UInt32 = 0x0B
+}
+
+/// Base specification, "Get Log Page command".
+package enum NVMeLog {
+    package static let errors: UInt32 = 0x01
+    package static let health: UInt32 = 0x02
+    package static let changedNamespaces: UInt32 = 0x04
+}
+
 package struct NVMeCompletion: Equatable {
     package var result: UInt32
     /// How far the controller has read the submission queue.
@@ -77,17 +101,20 @@ package struct NVMeCompletion: Equatable {
     package var identifier: UInt16
     /// Code and type, without the phase and the bits above.
     package var status: UInt16
+    /// Which of the controller's delays comes before another try, from 1; 0: none.
+    package var retryDelay: UInt8 = 0
     /// The controller says that trying again is of no use.
     package var doNotRetry: Bool
 
     package static let size = 16
     package static let success: UInt16 = 0
 
-    package init(result: UInt32, submissionHead: UInt16, identifier: UInt16, status: UInt16, doNotRetry: Bool) {
+    package init(result: UInt32, submissionHead: UInt16, identifier: UInt16, status: UInt16, retryDelay: UInt8 = 0, doNotRetry: Bool) {
         self.result = result
         self.submissionHead = submissionHead
         self.identifier = identifier
         self.status = status
+        self.retryDelay = retryDelay
         self.doNotRetry = doNotRetry
     }
 
@@ -105,22 +132,30 @@ package struct NVMeCompletion: Equatable {
 
     package enum Status {
         package static let invalidField: UInt16 = 0x02
+        package static let internalError: UInt16 = 0x06
         package static let abortedByRequest: UInt16 = 0x07
         package static let abortedByDeletion: UInt16 = 0x08
         package static let invalidNamespace: UInt16 = 0x0B
-        package static let namespaceNotReady: UInt16 = 0x82
         package static let namespaceWriteProtected: UInt16 = 0x20
+        package static let interrupted: UInt16 = 0x21
+        package static let transportError: UInt16 = 0x22
         package static let rangeExceeded: UInt16 = 0x80
         package static let capacityExceeded: UInt16 = 0x81
+        package static let namespaceNotReady: UInt16 = 0x82
         package static let writeProtected: UInt16 = 0x182
+        /// Status code type 3: the path to the namespace, not the namespace.
+        package static let path: ClosedRange<UInt16> = 0x300...0x3FF
     }
 
-    /// Worth another try: the command was taken back, or the namespace was not ready.
+    /// Worth another try: the command was taken back, or what stood in its way may pass.
     package var isTransient: Bool {
         switch status {
         case Status.abortedByRequest, Status.abortedByDeletion: true
-        case Status.namespaceNotReady: !doNotRetry
+        case Status.internalError, Status.interrupted, Status.transportError, Status.namespaceNotReady, Status.path: !doNotRetry
         default: false
         }
     }
+
+    /// For people: type and code.
+    package var statusText: String { "status 0x\(String(status, radix: 16))" }
 }

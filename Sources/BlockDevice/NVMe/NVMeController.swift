@@ -34,7 +34,9 @@ import Glibc
     }
 
     enum Step: Equatable {
-        case identifyController, identifyNamespace, volatileCache, queueCount, doorbellBuffers
+        case identifyController, identifyLimits, identifyNamespace, volatileCache, events, queueCount, doorbellBuffers
+        /// The namespace has changed while it is in use.
+        case reviewNamespace
         /// Of a queue that is too short for who comes next.
         case deleteSubmissionQueue(Int), deleteCompletionQueue(Int)
         /// Of the queue with this number: the completion queue first.
@@ -43,7 +45,7 @@ import Glibc
 
     /// Identifiers of the admin commands under way, by their purpose; 0: none. No two have the same, and none has that of one shortly before: a second
     /// answer is not taken for an answer to what came next.
-    private struct UnderWay { var (step, event, abort, log): (UInt16, UInt16, UInt16, UInt16) = (0, 0, 0, 0) }
+    private struct UnderWay { var (step, event, abort, log, query): (UInt16, UInt16, UInt16, UInt16, UInt16) = (0, 0, 0, 0, 0) }
 
     private struct QueuePlace { weak var queue: NVMeQueue? }
 
@@ -59,14 +61,19 @@ import Glibc
     private(set) var namespace = NVMeNamespace()
     private(set) var hasVolatileCache = true
     private(set) var phase: Phase
-    /// Queues that may be made.
+    /// Queues that may be made, and those that the controller has made once.
     private(set) var queueLimit = 1
+    private var queuesMade = 0
     /// What people should know: faults, resets, events; a line each, the last of many.
     package private(set) var notes: [String] = []
+    /// Those that nobody has taken yet.
+    private(set) var newNotes: [String] = []
     package private(set) var resets = 0
 
     private let admin: NVMeRing
     private let page: DMAMemory
+    /// Of a log page that somebody has asked for, and its status when it has come.
+    private var (queryPage, queryStatus): (DMAMemory?, UInt16?)
     private var shadows: (doorbells: DMAMemory, events: DMAMemory)?
     private var usesShadows = false
     /// By queue number less one.
@@ -75,9 +82,13 @@ import Glibc
     private var wasReady = false
     private var resetsSinceReady = 0
     private var lastLook: UInt64 = 0
+    /// An event has said that namespaces have changed.
+    private var namespaceIsInDoubt = false
     /// The request that an abort under way is about, and until when that is to be answered.
     private var aborting: (queue: Int, identifier: UInt16, deadline: UInt64)?
     private var underWay = UnderWay()
+    /// That `underWay.log` is about.
+    private var logPage: UInt32 = 0
     private var lastIdentifier: UInt16 = 0
     private var failure = ""
 
@@ -86,7 +97,8 @@ import Glibc
         self.options = options
         let low = transport.load32(NVMeRegister.capabilities)
         let high = transport.load32(NVMeRegister.capabilities + 4)
-        let capabilities = NVMeCapabilities(bits: UInt64(high) << 32 | UInt64(low))
+        let bits = UInt64(high) << 32 | UInt64(low)
+        let capabilities = NVMeCapabilities(bits: bits, readyTimeouts: bits >> 59 & 1 == 1 ? transport.load32(NVMeRegister.readyTimeouts) : 0)
         self.capabilities = capabilities
         func refuse(_ message: String) -> DeviceError { DeviceError(device: transport.name, errno: ENODEV, message: message) }
         guard low != NVMeRegister.gone || high != NVMeRegister.gone else { throw refuse("the device does not answer; is it still plugged in?") }
@@ -94,15 +106,26 @@ import Glibc
         guard capabilities.smallestPage == blockSize else {
             throw refuse("this controller's smallest page is \(capabilities.smallestPage) bytes; DashFS needs \(blockSize)")
         }
+        guard capabilities.maximumEntries >= 2 else { throw refuse("this controller's queues have one entry; DashFS needs two") }
+        guard capabilities.completionDoorbell(1) + 4 <= transport.registerBytes else { throw refuse("this controller's registers end before its doorbells") }
         // CAP.MQES is about the other queues.
         admin = try NVMeRing(number: 0, entries: Self.adminEntries, transport: transport, capabilities: capabilities)
         page = try transport.allocate(bytes: blockSize)
         phase = .ready
         disable()
-        while phase != .ready {
-            if case .givenUp(let errno) = phase { throw DeviceError(device: transport.name, errno: errno, message: failure) }
-            transport.pause()
-            tend()
+        settle()
+        if case .givenUp(let errno) = phase { throw DeviceError(device: transport.name, errno: errno, message: failure) }
+    }
+
+    /// Tends until the controller takes requests, or has been given up.
+    private func settle() {
+        while true {
+            switch phase {
+            case .ready, .givenUp: return
+            case .disabling, .enabling, .asking, .quitting:
+                transport.pause()
+                tend()
+            }
         }
     }
 
@@ -142,7 +165,7 @@ import Glibc
             if status.isGone { return giveUp(ENODEV, "the device has gone") }
             if status.isFatal { return stuck("reports a fatal status when it is started") }
             if status.isReady { return ask(.identifyController) }
-            if now >= deadline { stuck("does not start within the \(capabilities.timeout / 1_000_000) ms that it promises") }
+            if now >= deadline { stuck("does not start within the \(capabilities.startTimeout / 1_000_000) ms that it promises") }
         case .asking(let step, let deadline):
             if now >= deadline { stuck("does not answer \(step)") }
         case .quitting(let errno, let deadline):
@@ -163,11 +186,12 @@ import Glibc
         for ring in rings { ring.clear() }
         usesShadows = false
         underWay = UnderWay()
+        namespaceIsInDoubt = false
         store64(NVMeRegister.adminSubmissionQueue, admin.submissions.address)
         store64(NVMeRegister.adminCompletionQueue, admin.completions.address)
         transport.store32(NVMeRegister.adminQueueAttributes, UInt32(admin.entries - 1) << 16 | UInt32(admin.entries - 1))
         transport.store32(NVMeRegister.configuration, NVMeConfiguration.entrySizes | NVMeConfiguration.enable)
-        phase = .enabling(deadline: transport.now &+ capabilities.timeout)
+        phase = .enabling(deadline: transport.now &+ capabilities.startTimeout)
     }
 
     private func store64(_ register: Int, _ value: UInt64) {
@@ -182,15 +206,23 @@ import Glibc
             command = NVMeCommand(NVMeOpcode.identify)
             command.first = page.address
             command.word10 = 1
-        case .identifyNamespace:
+        case .identifyLimits:
+            command = NVMeCommand(NVMeOpcode.identify)
+            command.first = page.address
+            command.word10 = 6
+        case .identifyNamespace, .reviewNamespace:
             command = NVMeCommand(NVMeOpcode.identify, namespace: 1)
             command.first = page.address
         case .volatileCache:
             command = NVMeCommand(NVMeOpcode.getFeatures)
-            command.word10 = 6
+            command.word10 = NVMeFeature.volatileCache
+        case .events:
+            command = NVMeCommand(NVMeOpcode.setFeatures)
+            command.word10 = NVMeFeature.events
+            command.word11 = NVMeHealth.Warning.all | (identity.tellsNamespaceChanges ? 1 << 8 : 0)
         case .queueCount:
             command = NVMeCommand(NVMeOpcode.setFeatures)
-            command.word10 = 7
+            command.word10 = NVMeFeature.queueCount
             command.word11 = UInt32(Self.mostQueues - 1) << 16 | UInt32(Self.mostQueues - 1)
         case .doorbellBuffers:
             command = NVMeCommand(NVMeOpcode.doorbellBuffers)
@@ -235,9 +267,13 @@ import Glibc
         guard completion.status == NVMeCompletion.success else {
             // An optional thing that is not to be had is done without.
             switch step {
+            case .identifyLimits: return ask(.identifyNamespace)
             case .volatileCache: return learn(cacheIsOn: true)
+            case .events: return ask(.queueCount)
             case .doorbellBuffers: return askForQueues()
-            default: return stuck("refuses \(step) (status 0x\(String(completion.status, radix: 16)))")
+            case .completionQueue(let number) where number > max(queuesMade, 1), .submissionQueue(let number) where number > max(queuesMade, 1):
+                return forgetQueue(number, completion.statusText)
+            default: return stuck("refuses \(step) (\(completion.statusText))")
             }
         }
         switch step {
@@ -247,20 +283,19 @@ import Glibc
             if wasReady, (found.serial, found.model) != (identity.serial, identity.model) { return giveUp(ENODEV, "another device answers after a reset") }
             if wasReady, !found.keeps(identity) { return giveUp(ENODEV, "after a reset the controller offers less than before") }
             identity = found
+            ask(.identifyLimits)
+        case .identifyLimits:
+            unsafe identity.learnLimits(page.pointer, smallestPage: capabilities.smallestPage)
             ask(.identifyNamespace)
         case .identifyNamespace:
-            let (found, reason) = unsafe NVMeNamespace.judge(page.pointer, controller: identity)
-            guard let found else { return giveUp(ENODEV, reason) }
-            if wasReady, found.blocks < namespace.blocks || found.blockSize != namespace.blockSize {
-                return giveUp(ENODEV, "namespace 1 has changed its size or format under the file system")
-            }
-            if wasReady, found.atomicUnit < namespace.atomicUnit { return giveUp(ENODEV, "after a reset namespace 1 tears writes that it did not tear before") }
-            namespace = found
+            guard takeNamespace() else { return }
             if identity.hasVolatileCache { return ask(.volatileCache) }
             learn(cacheIsOn: false)
+        case .reviewNamespace: if takeNamespace() { begin() }
         case .volatileCache: learn(cacheIsOn: completion.result & 1 == 1)
+        case .events: ask(.queueCount)
         case .queueCount:
-            queueLimit = min(Self.mostQueues, Int(completion.result & 0xFFFF) + 1, Int(completion.result >> 16) + 1)
+            queueLimit = min(Self.mostQueues, Int(completion.result & 0xFFFF) + 1, Int(completion.result >> 16) + 1, doorbellsWithinReach)
             guard identity.hasDoorbellBuffers, prepareShadows() else { return askForQueues() }
             ask(.doorbellBuffers)
         case .doorbellBuffers:
@@ -270,6 +305,7 @@ import Glibc
         case .completionQueue(let number): ask(.submissionQueue(number))
         case .submissionQueue(let number):
             rings[number - 1].isMade = true
+            queuesMade = max(queuesMade, number)
             askForQueues()
         case .deleteSubmissionQueue(let number): ask(.deleteCompletionQueue(number))
         case .deleteCompletionQueue(let number):
@@ -282,8 +318,32 @@ import Glibc
     private func learn(cacheIsOn: Bool) {
         if wasReady, cacheIsOn, !hasVolatileCache { return giveUp(ENODEV, "after a reset the device has a volatile cache that it did not have before") }
         hasVolatileCache = cacheIsOn
-        ask(.queueCount)
+        ask(.events)
     }
+
+    /// Judges what the controller says of the namespace. False: it is of no use any more.
+    private func takeNamespace() -> Bool {
+        let (found, reason) = unsafe NVMeNamespace.judge(page.pointer, controller: identity)
+        var problem = found == nil ? reason : nil
+        if let found, wasReady {
+            if found.blocks < namespace.blocks || found.blockSize != namespace.blockSize {
+                problem = "namespace 1 has changed its size or format under the file system"
+            } else if found.atomicUnit < namespace.atomicUnit {
+                problem = "namespace 1 tears writes that it did not tear before"
+            } else if found.isWriteProtected && !namespace.isWriteProtected {
+                note("namespace 1 has become write-protected")
+            }
+        }
+        guard let found, problem == nil else {
+            giveUp(ENODEV, problem ?? reason)
+            return false
+        }
+        namespace = found
+        return true
+    }
+
+    /// Queues whose doorbells lie in the registers that are mapped.
+    private var doorbellsWithinReach: Int { (transport.registerBytes - NVMeRegister.doorbells) / (2 * capabilities.doorbellStride) - 1 }
 
     private func prepareShadows() -> Bool {
         // Far apart as its doorbells may be, all of them have to be in one page.
@@ -299,6 +359,11 @@ import Glibc
 
     private func askForQueues() {
         if let ring = rings.first(where: { !$0.isMade }) { return ask(.completionQueue(ring.number)) }
+        begin()
+    }
+
+    /// Requests are taken, from now on or again.
+    private func begin() {
         phase = .ready
         lastLook = transport.now
         if underWay.event == 0 && underWay.log == 0 { askForEvents() }
@@ -333,12 +398,19 @@ import Glibc
         } else {
             throw refuse(EBUSY, "the controller has \(queueLimit) queues and all are in use")
         }
-        while phase != .ready {
-            if case .givenUp(let errno) = phase { throw refuse(errno, failure) }
-            transport.pause()
-            tend()
-        }
+        settle()
+        if case .givenUp(let errno) = phase { throw refuse(errno, failure) }
+        guard ring.isMade else { throw refuse(EBUSY, "the controller makes no more than \(queueLimit) queues: \(failure)") }
         return ring
+    }
+
+    /// The controller has granted a queue that it does not make: the others are as good as before.
+    private func forgetQueue(_ number: Int, _ reason: String) {
+        failure = "it refuses one with \(reason)"
+        queueLimit = number - 1
+        rings.removeLast()
+        queues.removeLast()
+        begin()
     }
 
     func giveRingBack(_ ring: NVMeRing) { queues[ring.number - 1].queue = nil }
@@ -346,8 +418,17 @@ import Glibc
     // MARK: Trouble
 
     func note(_ text: String) {
-        if notes.count == 100 { notes.removeFirst() }
-        notes.append(text)
+        func append(to list: inout [String]) {
+            if list.count == 100 { list.removeFirst() }
+            list.append(text)
+        }
+        append(to: &notes)
+        append(to: &newNotes)
+    }
+
+    func takeNotes() -> [String] {
+        defer { newNotes.removeAll() }
+        return newNotes
     }
 
     /// The controller is stopped and started again; what was under way is sent once more.
@@ -408,7 +489,10 @@ import Glibc
     }
 
     private func takeAdminCompletions() {
-        while isListening, let completion = admin.nextCompletion() {
+        // A controller that answers without end is heard a little at a time.
+        var heard = 0
+        while isListening, heard < admin.entries, let completion = admin.nextCompletion() {
+            heard += 1
             switch completion.identifier {
             case 0: note("the controller answers a command that was not sent")
             case underWay.step:
@@ -420,7 +504,8 @@ import Glibc
             case underWay.abort: (underWay.abort, aborting) = (0, nil)
             case underWay.log:
                 underWay.log = 0
-                askForEvents()
+                logIsRead(completion)
+            case underWay.query: (underWay.query, queryStatus) = (0, completion.status)
             default: note("the controller answers a command that was not sent")
             }
         }
@@ -438,17 +523,54 @@ import Glibc
     /// An asynchronous event (base specification, "Asynchronous Event Request command"): its log page is read, which lets the next one come.
     private func event(_ result: UInt32) {
         let (kind, information, log) = (result & 7, (result >> 8) & 0xFF, (result >> 16) & 0xFF)
-        switch kind {
-        case 0: note("the controller reports an error of its own (\(information))")
-        case 1: note("the device reports on its health (\(information))")
-        case 2: note("the controller reports a change (\(information))")
+        switch (kind, information) {
+        case (0, _): note("the controller reports an error of its own (\(information))")
+        // Which, its log page says.
+        case (1, _): break
+        case (2, 0):
+            note("the controller reports that its namespaces have changed")
+            namespaceIsInDoubt = true
+        case (2, _): note("the controller reports a change (\(information))")
         default: note("the controller reports an event of kind \(kind) (\(information))")
         }
         guard admin.room > 0 else { return }
-        var command = NVMeCommand(NVMeOpcode.getLogPage, namespace: 0xFFFF_FFFF)
-        command.first = page.address
-        command.word10 = (512 / 4 - 1) << 16 | log
+        var command = NVMeCommand.log(log, bytes: NVMeHealth.bytes, to: page.address)
         underWay.log = send(&command)
+        logPage = log
+    }
+
+    private func logIsRead(_ completion: NVMeCompletion) {
+        if logPage == NVMeLog.health {
+            let health = unsafe NVMeHealth(page.pointer)
+            let says = completion.status != NVMeCompletion.success ? completion.statusText : health.warnings.isEmpty ? health.summary : health.warnings.joined(separator: ", ")
+            note("the device reports on its health: \(says)")
+        }
+        askForEvents()
+        if namespaceIsInDoubt, phase == .ready {
+            namespaceIsInDoubt = false
+            ask(.reviewNamespace)
+        }
+    }
+
+    /// Reads a log page (base specification, "Get Log Page command") of `bytes`, at most a page of memory. Waits for it.
+    func readLog(_ identifier: UInt32, bytes: Int) throws(DeviceError) -> [UInt8] {
+        func refuse(_ message: String) -> DeviceError { DeviceError(device: transport.name, errno: EIO, message: message) }
+        settle()
+        guard phase == .ready, admin.room > 0 else { throw refuse("the controller does not answer") }
+        if queryPage == nil { queryPage = try transport.allocate(bytes: blockSize) }
+        guard let queryPage else { throw refuse("no memory for a log page") }
+        unsafe queryPage.pointer.initializeMemory(as: UInt8.self, repeating: 0, count: blockSize)
+        var command = NVMeCommand.log(identifier, bytes: bytes, to: queryPage.address)
+        queryStatus = nil
+        underWay.query = send(&command)
+        let deadline = transport.now &+ options.commandTimeout
+        while queryStatus == nil {
+            guard underWay.query != 0, transport.now < deadline else { throw refuse("log page \(identifier) is not answered") }
+            transport.pause()
+            tend()
+        }
+        guard queryStatus == NVMeCompletion.success else { throw refuse("the controller has no log page \(identifier)") }
+        return unsafe Array(UnsafeRawBufferPointer(start: queryPage.pointer, count: bytes))
     }
 
     // MARK: The end
@@ -456,12 +578,7 @@ import Glibc
     /// An orderly shutdown: what the controller holds is durable afterwards. Waits for it as long as the controller says that it may take.
     package func close() {
         // One that is being reset comes to its end first, good or bad: what it has cached is to become durable.
-        while true {
-            if case .ready = phase { break }
-            if case .givenUp = phase { break }
-            transport.pause()
-            tend()
-        }
+        settle()
         if phase == .ready {
             let configuration = transport.load32(NVMeRegister.configuration)
             transport.store32(NVMeRegister.configuration, configuration & ~NVMeConfiguration.shutdownMask | NVMeConfiguration.normalShutdown)

@@ -17,6 +17,14 @@ package struct NVMeIdentity: Equatable, Sendable {
     /// Submission queue entries of 64 bytes and completion queue entries of 16 bytes are possible.
     package var hasUsualEntries = false
     package var namespaces: UInt32 = 0
+    package var tellsNamespaceChanges = false
+    /// Entries of the error log that the device keeps.
+    package var errorLogEntries = 1
+    /// What the controller wants to pass before another try, in nanoseconds: "Command Retry Delay Time".
+    package var retryDelays: [UInt64] = [0, 0, 0]
+    /// Bytes of one Write Zeroes, and logical blocks of one range to deallocate; nil: no limit that it tells.
+    package var zeroesLimit: Int?
+    package var deallocateLimit: Int?
     /// What an orderly shutdown may take, in nanoseconds.
     package var shutdownTime: UInt64 = 5_000_000_000
 
@@ -40,6 +48,9 @@ package struct NVMeIdentity: Equatable, Sendable {
         maximumTransfer = shift == 0 ? nil : smallestPage << min(Int(shift), 20)
         let shutdownMicroseconds = number(88, UInt32.self)
         if shutdownMicroseconds > 0 { shutdownTime = min(UInt64(shutdownMicroseconds) * 1000, 60_000_000_000) }
+        tellsNamespaceChanges = number(92, UInt32.self) & 1 << 8 != 0
+        retryDelays = [128, 130, 132].map { UInt64(number($0, UInt16.self)) * 100_000_000 }
+        errorLogEntries = Int(number(262, UInt8.self)) + 1
         hasDoorbellBuffers = number(256, UInt16.self) & 1 << 8 != 0
         hasUsualEntries = number(512, UInt8.self) & 0xF <= 6 && number(513, UInt8.self) & 0xF <= 4
         namespaces = number(516, UInt32.self)
@@ -48,6 +59,14 @@ package struct NVMeIdentity: Equatable, Sendable {
         hasWriteZeroes = optional & 1 << 3 != 0
         hasVolatileCache = number(525, UInt8.self) & 1 != 0
         atomicBlocks = Int(number(528, UInt16.self)) + 1
+    }
+
+    /// Identify Controller of the NVM command set (NVM command set specification, "I/O Command Set specific Identify Controller").
+    package mutating func learnLimits(_ data: UnsafeRawPointer, smallestPage: Int) {
+        let shift = unsafe data.load(fromByteOffset: 1, as: UInt8.self)
+        zeroesLimit = shift == 0 ? nil : smallestPage << min(Int(shift), 20)
+        let blocks = UInt32(littleEndian: unsafe data.load(fromByteOffset: 4, as: UInt32.self))
+        deallocateLimit = blocks == 0 ? nil : Int(blocks)
     }
 
     /// Whoever relies on what `old` said may rely on this.

@@ -4,7 +4,7 @@ import Glibc
 /// Requests on their way through one pair of rings.
 ///
 /// Invariants:
-/// - a slot is free, waiting (accepted, not in the ring) or sent; its number, with the last of its turns, is its command's identifier, so an answer
+/// - a slot is free, waiting (accepted, not in the ring), resting (to be sent again after a while) or sent; its number, with the last of its turns, is its command's identifier, so an answer
 ///   to anything but what is under way, or a second answer, is told and ignored;
 /// - as many requests as there are slots are in flight at most, those included whose completions have not been taken;
 /// - a ring has more entries than there are slots, so it is never full;
@@ -13,7 +13,7 @@ import Glibc
 ///   before, and nobody else writes there meanwhile.
 /// One thread.
 @safe final class NVMeQueue: DeviceQueue {
-    private enum State { case free, waiting, sent, overdue }
+    private enum State { case free, waiting, resting, sent, overdue }
 
     private struct Slot {
         var state = State.free
@@ -29,6 +29,7 @@ import Glibc
         var turn: UInt16 = 0
         var first: UInt64 = 0
         var second: UInt64 = 0
+        /// By when it is to be answered; of one that rests, when it is sent again.
         var deadline: UInt64 = 0
         var needsBounce = false
         /// Of `bounces`, while it is sent.
@@ -38,6 +39,8 @@ import Glibc
     }
 
     static let attempts: UInt8 = 3
+    /// Before another try, where the controller names no delay: a multiple of this for each try before.
+    private static let rest: UInt64 = 20_000_000
     /// Requests in memory that the device does not reach, at once.
     private static let mostBounces = 8
 
@@ -53,6 +56,7 @@ import Glibc
     private(set) var counters = DeviceCounters()
     private(set) var inFlight = 0
     private var sent = 0
+    private var resting = 0
     /// A page or more for each slot: its list of pages, or its range.
     private let lists: DMAMemory
     private let listBytes: Int
@@ -233,7 +237,15 @@ import Glibc
 
     /// Bytes of the slot's next command: the number of blocks has 16 bits, and 32 in a range to deallocate.
     private func step(_ slot: Slot) -> Int {
-        min(slot.length - slot.done, slot.operation == .discard ? Int(UInt32.max / 8) * 8 * namespaceBlock : 65536 * namespaceBlock)
+        let identity = controller.identity
+        let limit =
+            switch slot.operation {
+            case .discard: min(identity.deallocateLimit ?? .max, Int(UInt32.max)) * namespaceBlock
+            // One that tells no limit of its own may mean its limit for transfers.
+            case .writeZeroes: min(identity.zeroesLimit ?? identity.maximumTransfer ?? .max, 65536 * namespaceBlock)
+            case .read, .write, .flush: slot.length
+            }
+        return min(slot.length - slot.done, max(limit / blockSize * blockSize, blockSize))
     }
 
     // MARK: Completion
@@ -254,20 +266,21 @@ import Glibc
             controller.tend()
             return finished.count > 0
         }
-        var any = false
-        while let completion = ring.nextCompletion() {
-            any = true
+        var taken = 0
+        while taken < ring.entries, let completion = ring.nextCompletion() {
+            taken += 1
             answered(completion)
         }
-        if any {
+        if taken > 0 {
             ring.giveBack()
             if waiting.count > 0 { send() }
             return true
         }
         emptyPolls &+= 1
-        if sent > 0, mayHaveSlept || emptyPolls % 1024 == 0 {
+        if mayHaveSlept || emptyPolls % 1024 == 0 {
             mayHaveSlept = false
             controller.tend()
+            if resting > 0 { wakeResting() }
         }
         return finished.count > 0
     }
@@ -289,9 +302,28 @@ import Glibc
             }
             return finish(index, 0)
         }
-        if completion.isTransient, slots[index].attempts < Self.attempts { return again(index) }
-        controller.note("a request fails with status 0x\(String(completion.status, radix: 16))")
+        if completion.isTransient, slots[index].attempts < Self.attempts { return rest(index, completion) }
+        controller.note("a request fails with \(completion.statusText)")
         finish(index, completion.error)
+    }
+
+    /// What stands in the way of a request may pass: it is sent again when the controller has had the time that it asks for, or a little.
+    private func rest(_ index: Int, _ completion: NVMeCompletion) {
+        if completion.status == NVMeCompletion.Status.abortedByRequest || completion.status == NVMeCompletion.Status.abortedByDeletion { return again(index) }
+        let asked = completion.retryDelay > 0 ? controller.identity.retryDelays[Int(completion.retryDelay) - 1] : 0
+        slots[index].state = .resting
+        slots[index].deadline = controller.transport.now &+ (asked > 0 ? asked : Self.rest * UInt64(slots[index].attempts))
+        releaseBounce(index)
+        resting += 1
+    }
+
+    private func wakeResting() {
+        let now = controller.transport.now
+        for index in slots.indices where slots[index].state == .resting && now >= slots[index].deadline {
+            resting -= 1
+            again(index)
+        }
+        send()
     }
 
     private func again(_ index: Int) {
@@ -350,7 +382,7 @@ import Glibc
     func failAll(_ errno: Int32) {
         while waiting.count > 0 { waiting.removeFirst() }
         for index in slots.indices where slots[index].state != .free { finish(index, errno) }
-        sent = 0
+        (sent, resting) = (0, 0)
     }
 
     // MARK: Memory and sleep
@@ -359,9 +391,12 @@ import Glibc
         guard registered == nil, let base = memory.baseAddress else {
             throw DeviceError(device: controller.transport.name, errno: EINVAL, message: "memory can be registered once, and not none")
         }
-        let address = unsafe try controller.transport.map(memory)
+        guard let address = unsafe try controller.transport.map(memory) else { return }
         registered = unsafe DMAMemory(pointer: base, bytes: memory.count, address: address)
     }
+
+    var hasNotes: Bool { !controller.newNotes.isEmpty }
+    func takeNotes() -> [String] { controller.takeNotes() }
 
     var wakeupDescriptor: Int32 { controller.transport.interruptDescriptor }
     func armWakeup() {

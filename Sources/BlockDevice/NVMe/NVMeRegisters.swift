@@ -9,6 +9,8 @@ package enum NVMeRegister {
     /// 64 bits each.
     package static let adminSubmissionQueue = 0x28
     package static let adminCompletionQueue = 0x30
+    /// CRTO, where CAP says that it is there.
+    package static let readyTimeouts = 0x68
     package static let doorbells = 0x1000
     /// What a device that has been removed reads as.
     package static let gone: UInt32 = 0xFFFF_FFFF
@@ -17,12 +19,19 @@ package enum NVMeRegister {
 /// CAP.
 package struct NVMeCapabilities: Equatable {
     package let bits: UInt64
-    package init(bits: UInt64) { self.bits = bits }
+    /// CRTO, or 0.
+    package let readyTimeouts: UInt32
+    package init(bits: UInt64, readyTimeouts: UInt32 = 0) {
+        self.bits = bits
+        self.readyTimeouts = readyTimeouts
+    }
 
     /// Entries of the longest queue.
     package var maximumEntries: Int { Int(bits & 0xFFFF) + 1 }
     /// How long a change of CC.EN may take to show, in nanoseconds.
     package var timeout: UInt64 { max((bits >> 24) & 0xFF, 1) * 500_000_000 }
+    /// The same for a start, which may take longer than CAP has room for.
+    package var startTimeout: UInt64 { max(timeout, UInt64(readyTimeouts & 0xFFFF) * 500_000_000) }
     /// Bytes from one doorbell to the next.
     package var doorbellStride: Int { 4 << Int((bits >> 32) & 0xF) }
     package var hasNVMCommandSet: Bool { (bits >> 37) & 1 == 1 }

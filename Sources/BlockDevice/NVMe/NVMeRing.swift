@@ -78,7 +78,8 @@ import CSystem
         let place = UInt32(littleEndian: unsafe dashfs_load32(entry + 8))
         let completion = NVMeCompletion(
             result: UInt32(littleEndian: unsafe dashfs_load32(entry)), submissionHead: UInt16(truncatingIfNeeded: place),
-            identifier: UInt16(truncatingIfNeeded: last), status: UInt16(truncatingIfNeeded: (last >> 17) & 0x7FF), doNotRetry: last >> 31 == 1)
+            identifier: UInt16(truncatingIfNeeded: last), status: UInt16(truncatingIfNeeded: (last >> 17) & 0x7FF),
+            retryDelay: UInt8(truncatingIfNeeded: (last >> 28) & 3), doNotRetry: last >> 31 == 1)
         let before = completionHead
         completionHead += 1
         if completionHead == entries {

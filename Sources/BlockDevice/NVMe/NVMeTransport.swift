@@ -5,7 +5,11 @@
 package protocol NVMeTransport: AnyObject {
     /// The device as people name it: `nvme:0000:01:00.0`.
     var name: String { get }
+    /// What is slower or less safe than it could be, a line each.
+    var warnings: [String] { get }
 
+    /// How far the registers of BAR 0 reach: doorbells beyond are out of reach.
+    var registerBytes: Int { get }
     /// A register of BAR 0, 32 bits, little-endian; all ones where the device has gone.
     func load32(_ register: Int) -> UInt32
     /// What was stored in memory before is there for the device that sees this.
@@ -15,7 +19,8 @@ package protocol NVMeTransport: AnyObject {
     func allocate(bytes: Int) throws(DeviceError) -> DMAMemory
 
     /// Makes memory of the caller's reachable: whole pages; the address of its start in the device's addresses, where it is one piece. Until `close`.
-    func map(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) -> UInt64
+    /// - Returns: nil where only memory of the driver's own can be reached.
+    func map(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) -> UInt64?
 
     /// Resets the PCI function as far as the machine can. False where it cannot; the controller's own reset follows in any case.
     func resetFunction() -> Bool
@@ -33,6 +38,10 @@ package protocol NVMeTransport: AnyObject {
 
     /// Gives the device up: no access after it.
     func close()
+}
+
+extension NVMeTransport {
+    package var warnings: [String] { [] }
 }
 
 /// Memory that both ends reach. Lives as long as its transport is open.

@@ -5,8 +5,8 @@ extension PCIFunction {
     /// Gives it to vfio-pci. What the kernel had of it is gone for the kernel's programs at once.
     package func bindToVFIO() throws(DeviceError) {
         guard driver != "vfio-pci" else { return }
-        guard group != nil else {
-            throw failure(ENODEV, "there is no IOMMU group: turn the IOMMU on in the firmware and for the kernel (intel_iommu=on or amd_iommu=on)")
+        guard group != nil || Self.contents("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode") == "Y" else {
+            throw failure(ENODEV, "there is no IOMMU group: \(Self.iommuRemedy)")
         }
         guard unsafe access("/sys/bus/pci/drivers/vfio-pci", F_OK) == 0 else { throw failure(ENODEV, "the kernel has no vfio-pci; load it: modprobe vfio-pci") }
         try move(to: "vfio-pci", override: "vfio-pci")

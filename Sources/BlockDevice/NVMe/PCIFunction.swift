@@ -16,6 +16,12 @@ package struct PCIFunction: Sendable {
     package static let root = "/sys/bus/pci/devices"
     package static let nvmeClass: UInt32 = 0x01_08_02
 
+    /// A group of VFIO's own making, where the kernel has been told to do without.
+    package var hasNoIOMMU: Bool { group.map { unsafe access("/dev/vfio/noiommu-\($0)", F_OK) == 0 } ?? false }
+    /// Whether the kernel uses one.
+    package static var hasIOMMU: Bool { !names(in: "/sys/class/iommu").isEmpty }
+    package static let iommuRemedy = "turn the IOMMU on in the firmware and for the kernel (intel_iommu=on or amd_iommu=on)"
+
     package var isNVMe: Bool { classCode == Self.nvmeClass }
     var directory: String { "\(Self.root)/\(address)" }
 

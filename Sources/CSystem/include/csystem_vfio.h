@@ -21,6 +21,9 @@ static inline long dashfs_vfio_group_is_viable(int group) {
 
 static inline long dashfs_vfio_join(int group, int container) { return dashfs_vfio_result(ioctl(group, VFIO_GROUP_SET_CONTAINER, &container)); }
 
+/// No translation: the device reaches all memory.
+static inline long dashfs_vfio_use_no_iommu(int container) { return dashfs_vfio_result(ioctl(container, VFIO_SET_IOMMU, VFIO_NOIOMMU_IOMMU)); }
+
 /// Translation of the second kind of type 1, or of the first.
 static inline long dashfs_vfio_use_iommu(int container) {
     if (ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) == 0) return 0;

@@ -15,4 +15,10 @@ struct Size: ExpressibleByArgument {
     var defaultValueDescription: String { ByteSize.format(bytes) }
 }
 
+/// For every command that opens a device.
+struct DriverArguments: ParsableArguments {
+    @Flag(name: .customLong("no-iommu"), help: "Drive an nvme: device even where no IOMMU keeps it to its memory: a fault of it may destroy anything.")
+    var withoutIOMMU = false
+}
+
 extension WaitMode: ExpressibleByArgument {}

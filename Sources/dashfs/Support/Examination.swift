@@ -34,7 +34,7 @@ enum Examination {
 
     static func all(directory: String) -> [Result] {
         [
-            kernel(), processors(), memory(), lockedMemory(), hugePages(), uring(), descriptors(), permissions(), directIO(directory), socketPlace(), library(),
+            kernel(), processors(), memory(), lockedMemory(), hugePages(), uring(), descriptors(), permissions(), directIO(directory), nvme(), socketPlace(), library(),
             codeWriting(), hardening(), siteTable(),
         ]
     }
@@ -137,6 +137,18 @@ enum Examination {
         } catch {
             return Result("direct I/O", .limits, "cannot be tried in \(directory): \(errorText(error.errno))", "name a directory that you may write: --directory")
         }
+    }
+
+    /// Controllers that DashFS could drive itself, and whether something would keep them to their memory.
+    private static func nvme() -> Result {
+        let controllers = PCIFunction.controllers()
+        if controllers.isEmpty { return Result("NVMe", .good, "no controller here; files, block devices and memory are served through the kernel") }
+        let ours = controllers.filter { $0.driver == "vfio-pci" }.map(\.address)
+        let count = "\(controllers.count) controller\(controllers.count == 1 ? "" : "s"), \(ours.isEmpty ? "none" : ours.joined(separator: ", ")) with vfio-pci"
+        guard PCIFunction.hasIOMMU else {
+            return Result("NVMe", .limits, "\(count); there is no IOMMU: DashFS drives none itself", PCIFunction.iommuRemedy)
+        }
+        return Result("NVMe", .good, "\(count); an IOMMU is there (dashfs device list, dashfs device bind)")
     }
 
     private static func socketPlace() -> Result {

@@ -14,12 +14,12 @@ struct ServedDevice {
     /// Requests in flight at once.
     static let queueDepth = 256
 
-    init(_ name: DeviceName, cache: UInt64, readOnly: Bool, options: FileDevice.Options) throws(Failure) {
+    init(_ name: DeviceName, cache: UInt64, readOnly: Bool, options: FileDevice.Options, withoutIOMMU: Bool) throws(Failure) {
         let memory = UInt64(max(0, sysconf(Int32(_SC_PHYS_PAGES)))) * UInt64(blockSize)
         guard cache < memory else {
             throw Failure(.usage, "--cache \(ByteSize.format(cache)): this machine has \(Quantity.text(memory)) of memory; give at most half of that")
         }
-        let device = try Failure.catching { () throws(DeviceError) in try name.open(options: options) }
+        let device = try Failure.catching { () throws(DeviceError) in try name.open(options: options, withoutIOMMU: withoutIOMMU) }
         let queue = try Failure.catching { () throws(DeviceError) in try device.makeQueue(depth: ServedDevice.queueDepth) }
         var random = SystemRandomNumberGenerator()
         var configuration = Volume.Configuration()

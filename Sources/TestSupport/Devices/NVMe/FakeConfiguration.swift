@@ -29,6 +29,9 @@ package struct FakeConfiguration: Sendable {
     package var pageShift = 0
     package var timeoutUnits: UInt64 = 2
     package var hasNVMCommandSet = true
+    /// CRTO.CRWMT; 0: there is no such register.
+    package var readyUnits: UInt32 = 0
+    package var registerBytes = 16384
     package var queues = 8
     /// AERL: one less than the asynchronous event requests that may be outstanding.
     package var eventLimit = 3
@@ -37,10 +40,17 @@ package struct FakeConfiguration: Sendable {
     package var serial = "FAKE-0001"
     package var model = "Fake Controller"
     package var firmware = "1.0"
+    /// CRDT1, in units of 100 ms.
+    package var retryUnits: UInt16 = 0
+    /// WZSL and DMRSL; nil: the data structure that tells them is not there.
+    package var limits: (zeroesShift: UInt8, deallocateBlocks: UInt32)?
+    package var health = FakeHealth()
     /// RTD3E.
     package var shutdownMicroseconds: UInt32 = 0
     package var canResetFunction = true
     package var hasInterrupt = false
+    /// Off: as without an IOMMU, where only the driver's own memory can be reached.
+    package var mapsMemory = true
     /// Nanoseconds until CSTS shows a start, a stop, a shutdown.
     package var startDelay: UInt64 = 2_000_000
     package var stopDelay: UInt64 = 1_000_000
@@ -64,4 +74,12 @@ package struct FakeConfiguration: Sendable {
         let bytes = blocks * blockSize
         return 1 << (Int.bitWidth - 1 - bytes.leadingZeroBitCount)
     }
+}
+
+/// What the health page of a fake controller says.
+package struct FakeHealth: Sendable {
+    package var warning: UInt8 = 0
+    package var kelvin: UInt16 = 310
+    package var mediaErrors: UInt64 = 0
+    package var errors: [(count: UInt64, status: UInt16, logicalBlock: UInt64)] = []
 }

@@ -24,7 +24,7 @@ extension FakeController {
         tellEvents()
     }
 
-    func tell(kind: UInt8, information: UInt8, log: UInt8) {
+    package func tell(kind: UInt8, information: UInt8, log: UInt8) {
         eventsToTell.append(UInt32(kind) | UInt32(information) << 8 | UInt32(log) << 16)
         tellEvents()
     }
@@ -106,6 +106,9 @@ extension FakeController {
             guard configuration.hasVolatileCache else { return (Answer.invalidField, 0) }
             configuration.cacheIsOn = command.word11 & 1 == 1
             return (0, 0)
+        case 11:
+            if command.word11 & ~0x1FF != 0 { violate("notices are asked for that nobody takes: \(command.word11)") }
+            return (0, 0)
         case 7:
             if submissionQueues.count > 1 || completionQueues.count > 1 { return refuse("the number of queues is set when there are queues", 0x0C) }
             let (submission, completion) = (Int(command.word11 & 0xFFFF), Int(command.word11 >> 16))
@@ -122,7 +125,7 @@ extension FakeController {
         guard command.first % UInt64(Self.page) == 0, bytes <= Self.page, let memory = unsafe host(command.first, bytes) else {
             return refuse("a log page of \(bytes) bytes goes to memory that is not the driver's", Answer.invalidField)
         }
-        unsafe memset(memory, 0x1F, bytes)
+        unsafe FakeIdentity.log(command.word10 & 0xFF, configuration.health, at: memory, bytes: bytes)
         // Which kind of event the page belongs to.
         let kinds: [UInt32: UInt32] = [1: 0, 2: 1, 4: 2]
         if let kind = kinds[command.word10 & 0xFF], command.word10 >> 15 & 1 == 0 { maskedEvents.remove(kind) }
@@ -175,6 +178,10 @@ extension FakeController {
             guard command.namespace == 1 else { return (Answer.invalidNamespace, 0) }
             unsafe FakeIdentity.namespace(configuration, blocks: namespaceBlocks, at: memory)
             toldBlocks = namespaceBlocks
+        case 6:
+            guard let limits = configuration.limits else { return (Answer.invalidField, 0) }
+            unsafe memory.storeBytes(of: limits.zeroesShift, toByteOffset: 1, as: UInt8.self)
+            unsafe memory.storeBytes(of: limits.deallocateBlocks.littleEndian, toByteOffset: 4, as: UInt32.self)
         default: return (Answer.invalidField, 0)
         }
         return (0, 0)
@@ -199,6 +206,8 @@ package enum FakeIdentity {
         unsafe put(configuration.transferShift, 77, memory)
         unsafe put(UInt16(1), 78, memory)
         unsafe put(UInt32(0x2_0000), 80, memory)
+        unsafe put(UInt32(1 << 8), 92, memory)
+        unsafe put(configuration.retryUnits, 128, memory)
         unsafe put(configuration.shutdownMicroseconds, 88, memory)
         unsafe put(UInt16(configuration.hasDoorbellBuffers ? 1 << 8 : 0), 256, memory)
         // Abort limit, event limit.
@@ -212,6 +221,27 @@ package enum FakeIdentity {
         unsafe put(UInt8(configuration.hasVolatileCache ? 1 : 0), 525, memory)
         unsafe put(UInt16(configuration.atomicBlocks - 1), 526, memory)
         unsafe put(UInt16(configuration.atomicBlocks - 1), 528, memory)
+    }
+
+    /// The first bytes of a log page.
+    package static func log(_ identifier: UInt32, _ health: FakeHealth, at memory: UnsafeMutableRawPointer, bytes: Int) {
+        unsafe memset(memory, 0, bytes)
+        switch identifier {
+        case 1:
+            for (number, error) in health.errors.enumerated() where (number + 1) * 64 <= bytes {
+                unsafe put(error.count, number * 64, memory)
+                unsafe put(error.status << 1, number * 64 + 12, memory)
+                unsafe put(error.logicalBlock, number * 64 + 16, memory)
+            }
+        case 2 where bytes >= 512:
+            unsafe put(health.warning, 0, memory)
+            unsafe put(health.kelvin, 1, memory)
+            for (offset, value) in [(3, 100), (4, 10), (5, 7)] as [(Int, UInt8)] { unsafe put(value, offset, memory) }
+            for (offset, value) in [(32, 1000), (48, 2000), (112, 5), (128, 50), (144, 3), (160, health.mediaErrors), (176, UInt64(health.errors.count))] as [(Int, UInt64)] {
+                unsafe put(value, offset, memory)
+            }
+        default: unsafe memset(memory, 0x1F, bytes)
+        }
     }
 
     package static func namespace(_ configuration: FakeConfiguration, blocks: UInt64, at memory: UnsafeMutableRawPointer) {

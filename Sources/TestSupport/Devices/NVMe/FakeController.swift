@@ -14,6 +14,7 @@ import Glibc
 
 @safe package final class FakeController: NVMeTransport {
     package let name = "nvme:fake"
+    package var registerBytes: Int { configuration.registerBytes }
     package var configuration: FakeConfiguration
     package let medium: FakeMedium
     package internal(set) var violations: [String] = []
@@ -65,7 +66,7 @@ import Glibc
     /// What the driver has been told since the last reset: it is held against that.
     var toldBlocks: UInt64 = 0
     var toldTransfer = Int.max
-    var namespaceBlocks: UInt64
+    package var namespaceBlocks: UInt64
 
     // Interrupt.
     package let interruptDescriptor: Int32
@@ -129,11 +130,12 @@ import Glibc
         if isGone { return NVMeRegister.gone }
         work()
         let capabilities = UInt64(configuration.maximumEntries - 1) | 1 << 16 | configuration.timeoutUnits << 24 | UInt64(configuration.strideShift) << 32
-            | (configuration.hasNVMCommandSet ? 1 << 37 : 0) | UInt64(configuration.pageShift) << 48 | UInt64(configuration.pageShift) << 52
+            | (configuration.readyUnits > 0 ? 1 << 59 : 0) | (configuration.hasNVMCommandSet ? 1 << 37 : 0) | UInt64(configuration.pageShift) << 48 | UInt64(configuration.pageShift) << 52
         switch register {
         case NVMeRegister.capabilities: return UInt32(truncatingIfNeeded: capabilities)
         case NVMeRegister.capabilities + 4: return UInt32(truncatingIfNeeded: capabilities >> 32)
         case NVMeRegister.version: return 0x2_0000
+        case NVMeRegister.readyTimeouts where configuration.readyUnits > 0: return configuration.readyUnits
         case NVMeRegister.configuration: return control
         case NVMeRegister.status:
             let done: UInt32 = shutdown.asked ? (clock >= shutdown.doneAt ? 2 : 1) : 0
@@ -305,7 +307,8 @@ import Glibc
         return unsafe DMAMemory(pointer: pointer, bytes: pages * Self.page, address: address)
     }
 
-    package func map(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) -> UInt64 {
+    package func map(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) -> UInt64? {
+        if !configuration.mapsMemory { return nil }
         guard let base = memory.baseAddress, UInt(bitPattern: base) % UInt(Self.page) == 0, memory.count % Self.page == 0, memory.count > 0 else {
             violate("memory that is not whole pages is mapped")
             throw DeviceError(device: name, errno: EINVAL, message: "memory for the device must be whole pages")

@@ -36,6 +36,7 @@ package final class MisbehavingTransport: NVMeTransport {
     }
 
     package var name: String { fake.name }
+    package var registerBytes: Int { fake.registerBytes }
     package func load32(_ register: Int) -> UInt32 { fake.load32(register) }
 
     package func store32(_ register: Int, _ value: UInt32) {
@@ -66,8 +67,8 @@ package final class MisbehavingTransport: NVMeTransport {
         return unsafe DMAMemory(pointer: memory.pointer, bytes: memory.bytes, address: memory.address + 512)
     }
 
-    package func map(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) -> UInt64 {
-        let address = unsafe try fake.map(memory)
+    package func map(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) -> UInt64? {
+        guard let address = unsafe try fake.map(memory) else { return nil }
         return bug == .elsewhere ? address + UInt64(memory.count) : address
     }
 

@@ -18,6 +18,7 @@ import BlockDevice
 
     package var capabilities: DeviceCapabilities { driver.capabilities }
     package var warnings: [String] { driver.warnings }
+    package var notes: [String] { driver.controller.notes }
     package func makeQueue(depth: Int) throws(DeviceError) -> any DeviceQueue { SteppedQueue(try driver.makeQueue(depth: depth), self) }
     package func close() { driver.close() }
 }
@@ -79,4 +80,6 @@ import BlockDevice
     package func armWakeup() { driver.armWakeup() }
     package func disarmWakeup() { driver.disarmWakeup() }
     package var deadline: UInt64? { driver.deadline }
+    package var hasNotes: Bool { driver.hasNotes }
+    package func takeNotes() -> [String] { driver.takeNotes() }
 }
