@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 4096, SLOTS = 12, MOST_BYTES = 192 * 1024, MOST_FOUND = 4 * SLOTS, NOISE_BLOCKS = 64, AHEAD = 32 };
+enum { BLOCK = 4096, SLOTS = 12, MOST_BYTES = 192 * 1024, MOST_FOUND = 4 * SLOTS, NOISE_BLOCKS = 40, AHEAD = 32 };
 
 static uint64_t mix(uint64_t x) {
     x += 0x9E3779B97F4A7C15u;
@@ -54,17 +54,16 @@ static void copy(struct file *to, const struct file *from) {
     memcpy(to, from, offsetof(struct file, bytes) + from->size);
 }
 
-/// `<`, six digits that stand for the step, `:`, seven that follow from step and place, `>`: neighbouring steps have hardly a digit in common,
-/// so a journal that records differences only has them whole.
+/// `<`, six hexadecimal digits that stand for the step, `:`, eight bytes that follow from step and place. Two steps have hardly a byte in common
+/// at a place, so a journal that records differences only has the cells whole.
 static void fill(unsigned char *bytes, size_t from, size_t to, unsigned step) {
+    char cell[16];
+    snprintf(cell, sizeof cell, "<%06x:", step * 0x9E3779u & 0xFFFFFF);
     for (size_t at = from / 16 * 16; at < to; at += 16) {
-        char cell[16];
-        uint64_t first = step * 0x9E3779u & 0xFFFFFF, second = mix(step ^ mix(at));
-        cell[0] = '<', cell[7] = ':', cell[15] = '>';
-        for (unsigned i = 0; i < 6; i++) cell[1 + i] = "0123456789abcdef"[first >> (20 - 4 * i) & 15];
-        for (unsigned i = 0; i < 7; i++) cell[8 + i] = "0123456789abcdef"[second >> (4 * i) & 15];
-        for (size_t i = 0; i < 16; i++)
-            if (at + i >= from && at + i < to) bytes[at + i] = (unsigned char)cell[i];
+        uint64_t rest = mix(step ^ mix(at));
+        memcpy(cell + 8, &rest, 8);
+        size_t first = at < from ? from - at : 0, last = at + 16 > to ? to - at : 16;
+        memcpy(bytes + at + first, cell + first, last - first);
     }
 }
 
