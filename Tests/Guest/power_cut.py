@@ -13,9 +13,9 @@ line C of that. With a volatile write cache those writes are certain that were a
 Of the others that had come, answered or not, any subset is there, in the order of the answers, each whole or torn between logical blocks (QEMU
 reports an atomic unit of one). Without a cache each write that was answered is certain. So are those with FUA.
 
-What is not exact. A command comes some time after its doorbell is rung: a flush may so cover a write that was answered in between, though the disk
-need not have done that. Writes that QEMU was to begin when it ended are unknown. Both leave out states that a disk might be in, and make none
-that it could not be in: what fails here is a loss.
+What is not exact. Those moments are the controller's: a flush that the driver sent before it had seen the answer to a write may come after that
+answer and then covers the write here, which a disk need not do. That leaves out states that a disk might be in and makes none that it could not
+be in: what fails here is a loss.
 """
 import argparse, bisect, collections, itertools, mmap, multiprocessing, os, random, re, shutil, struct, subprocess, sys, tempfile, time
 
@@ -33,7 +33,8 @@ COMMAND = re.compile(r"pci_nvme_(?:io_cmd cid (?P<came>\d+) nsid \w+ sqid (?P<sq
 
 
 class Command:
-    """A write or flush: where on the disk and in the log, in bytes; when it came and was answered, and since when it is certain, in lines."""
+    """A write or flush: where on the disk and in the log, in bytes; when it came, when it was answered, and since when it is certain (`sure`: by
+    itself, with FUA), in lines."""
 
     def __init__(self, came, opcode):
         self.came, self.opcode, self.offset, self.length, self.at = came, opcode, 0, 0, None
@@ -99,9 +100,9 @@ class Log:
 
     def steps(self):
         """For each cut the highest step that has named itself: all before it have been acknowledged."""
-        numbers, steps, highest = {i * 0x9E3779 & 0xFFFFFF: i for i in range(STEPS)}, [0] * (self.end + 1), 0
+        numbers, steps = {i * 0x9E3779 & 0xFFFFFF: i for i in range(STEPS)}, [0] * (self.end + 1)
         for write in self.writes:
-            steps[write.came + 1] = max(numbers.get(int(name, 16), 0) for name in {b"0", *NAME.findall(self.data(write))})
+            steps[write.came + 1] = max([numbers.get(int(name, 16), 0) for name in set(NAME.findall(self.data(write)))], default=0)
         return list(itertools.accumulate(steps, max))
 
 
