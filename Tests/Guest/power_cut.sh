@@ -1,0 +1,41 @@
+#!/bin/bash
+# What power_cut.py cuts: steps that are made durable one by one, beside noise; the server killed in the middle of the noise; more of both under a
+# new server, which recovers; an end in order. A short journal and a small cache, so that blocks go home all the time.
+set -euo pipefail
+address=0000:00:04.0 device=nvme:0000:00:04.0
+program=$PWD/power_cut
+fail() { echo "FAILED: $1"; cat out err 2>/dev/null; exit 1; }
+cd "$(mktemp -d)"
+
+serve() {
+    dashfs serve "$device" --socket socket --cache 4M >out 2>err &
+    server=$!
+    for _ in $(seq 200); do
+        if grep -q ^serving out; then return; fi
+        kill -0 "$server" 2>/dev/null || fail "the server ends"
+        sleep 0.1
+    done
+    fail "the server does not start"
+}
+on() { exec dashfs run --socket socket -- "$@"; }
+steps() {  # steps FIRST LAST
+    on "$program" noise /dash 2>noise &
+    noise=$!
+    (on "$program" work /dash "$1" "$2") || fail "a step"
+    kill -0 "$noise" 2>/dev/null || fail "the noise has ended: $(cat noise)"
+}
+
+dashfs device bind "$address" --force
+dashfs format "$device" --journal 1M --force
+serve
+(on bash -c 'mkdir /dash/steps /dash/noise && sync')
+steps 0 120
+kill -9 "$server"
+wait "$server" || true
+wait "$noise" || true
+serve
+steps 120 240
+kill "$noise"
+wait "$noise" || true
+kill "$server"
+wait "$server" || fail "the server ends with $?"
