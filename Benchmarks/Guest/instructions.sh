@@ -2,10 +2,10 @@
 # In the guest of scripts/nvme-latency --instructions, on one processor, where QEMU counts (counter.c): operations of operations.c on ext4, and the same by
 # dashfs-instructions on the NVMe driver. Prints a line "counted SIDE OPERATION COUNT" for each report of the counter, in their order; with HOT=1 also
 # the kernel's symbols.
-# Usage: instructions.sh WRITE-CACHE REPETITIONS OPERATION...
+# Usage: instructions.sh WRITE-CACHE REPETITIONS COUNT OPERATION...
 set -euo pipefail
-cache=$1 repetitions=$2 address=0000:00:04.0
-shift 2
+cache=$1 repetitions=$2 count=$3 address=0000:00:04.0
+shift 3
 disk=$(awk '$2 == "kernel" { print $3 }' /run/nvme)
 sysctl -qw kernel.randomize_va_space=0
 
@@ -35,10 +35,8 @@ counted ext4 known 1 ext4 known 1
 for operation; do
     case $operation in write) name=durable ;; create) name=createsync ;; *) name=$operation ;; esac
     for _ in $(seq "$repetitions"); do
-        for count in 200 700; do
-            counted ext4 "$operation" $count ext4 "$operation" $count
-            counted dashfs "$operation" $count dashfs $name $count
-        done
+        counted ext4 "$operation" "$count" ext4 "$operation" "$count"
+        counted dashfs "$operation" "$count" dashfs $name "$count"
     done
 done
 [ -z "${HOT:-}" ] || sed -n 's/^\([0-9a-f]*\) [tTwW] \([^ \t]*\).*/symbol \1 kernel \2/p' /proc/kallsyms
