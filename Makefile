@@ -24,7 +24,7 @@ deps: ## what the build and the tests need from Debian, if it is missing
 	@command -v swift >/dev/null || { echo "make: there is no swift in PATH: install Swift 6.2 or newer (https://swift.org/install)" >&2; exit 69; }
 
 .PHONY: deps-nvme
-deps-nvme: ## what test-nvme needs from Debian besides, if it is missing
+deps-nvme: ## what test-nvme and bench-nvme need from Debian besides, if it is missing
 	$(call install-missing,$(NVME_PACKAGES))
 
 .PHONY: build
@@ -47,6 +47,11 @@ demo: build ## real programs on a volume, a killed server, and what is left of i
 .PHONY: bench
 bench: build ## latencies and bandwidths beside the kernel's
 	$(BUILT)/dashfs bench
+
+.PHONY: bench-nvme
+bench-nvme: build deps-nvme ## durable writes on the NVMe driver beside ext4, in an emulated machine: times, then instructions
+	DASHFS=$(BUILT)/dashfs scripts/nvme-latency
+	DASHFS=$(BUILT)/dashfs INSTRUCTIONS=$(BUILT)/dashfs-instructions scripts/nvme-latency --instructions
 
 .PHONY: instructions
 instructions: build ## instructions of each operation, by callgrind

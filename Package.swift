@@ -73,7 +73,8 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: ordinary),
         .executableTarget(
-            name: "dashfs-instructions", dependencies: ["Server", "Client", "Volume", "TestSupport", .product(name: "Logging", package: "swift-log")],
+            name: "dashfs-instructions",
+            dependencies: ["Server", "Client", "Volume", "TestSupport", "CSystem", .product(name: "Logging", package: "swift-log")],
             path: "Benchmarks/Instructions", swiftSettings: ordinary),
         .executableTarget(name: "example-records", dependencies: ["DashFS"], path: "Examples/Swift", swiftSettings: ordinary),
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),

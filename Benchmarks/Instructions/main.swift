@@ -3,7 +3,13 @@
 ///     valgrind --tool=callgrind dashfs-instructions OPERATION COUNT
 ///
 /// The slope between two counts is the cost of one operation (`make instructions` prints the table).
+///
+///     dashfs-instructions OPERATION COUNT --device nvme:0000:00:04.0 --mark
+///
+/// on a device, which is formatted, in an emulator that counts between marks (`csystem_count.h`): from the beginning of each operation to its end, but not
+/// while the device has it. Nothing looks for its answer meanwhile.
 import BlockDevice
+import CSystem
 import Client
 import Foundation
 import Logging
@@ -14,14 +20,18 @@ import Wire
 
 /// Everything is local to one function: globals of a main file would be the main actor's, and asking for it costs more than some of the operations.
 func measure() throws {
-    let arguments = CommandLine.arguments
+    var arguments = CommandLine.arguments
+    let marks = arguments.last == "--mark"
+    if marks { arguments.removeLast() }
+    let device = try arguments.firstIndex(of: "--device").map { try DeviceName.parse(arguments[$0 + 1]).open() }
     let operation = arguments.count > 1 ? arguments[1] : "read"
     let count = arguments.count > 2 ? Int(arguments[2]) ?? 1000 : 1000
 
     let directory = FileManager.default.temporaryDirectory.appendingPathComponent("dashfs-instructions-\(getpid())")
     try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: directory) }
-    let memory = try MemoryVolume(size: 512 << 20, cacheFrames: 32_768)
+    if let device { try MemoryVolume.format(device) }
+    let memory = try MemoryVolume(size: 512 << 20, cacheFrames: device == nil ? 32_768 : 4096, device: device, registered: device != nil)
     let socketPath = directory.appendingPathComponent("socket").path
     var configuration = ServerConfiguration(socketPath: socketPath)
     configuration.logger = Logger(label: "instructions") { _ in SwiftLogNoOpLogHandler() }
@@ -32,13 +42,21 @@ func measure() throws {
     let session = try Session.finishConnecting(socket: socket)
     guard let channel = session.acquire() else { fatalError("no channel") }
 
+    var counting = false
     /// One request, the worker stepped until it is answered.
     func call(_ request: inout WireRequest, at place: Place, second: PathBytes? = nil, secondLine: Bool = false) -> Int64 {
         guard let tag = channel.reserve() else { fatalError("no tag") }
         request.tag = tag
         channel.put(place, second: second, into: &request)
         channel.submit(request, secondLine: secondLine)
-        while !channel.isComplete(tag) { server.step() }
+        while !channel.isComplete(tag) {
+            server.step()
+            if counting, memory.queue.inFlight > 0, !channel.isComplete(tag) {
+                dashfs_count_off()
+                usleep(5000)
+                dashfs_count_on()
+            }
+        }
         return channel.take(tag).result
     }
 
@@ -78,42 +96,63 @@ func measure() throws {
         if result < 0 && failures == 0 { print("first failure:", result, server.snapshot.parked, memory.volume.takeNotes()) }
         if result < 0 { failures += 1 }
     }
+    func times(_ body: (Int) -> Int64) {
+        // An emulator may be done before the file's clock has ticked: each read would then set the time of access.
+        if marks { usleep(20_000) }
+        for n in 0..<count {
+            counting = marks
+            if marks { dashfs_count_on() }
+            let result = body(n)
+            if marks { dashfs_count_off() }
+            counting = false
+            expect(result)
+        }
+    }
+    let before = memory.queue.counters
     switch operation {
-    case "null": for _ in 0..<count { expect(simple(.null, WireRequest.rootHandle)) }
-    case "read": for n in 0..<count { expect(transfer(.read, file, Int64(n & 63) * 4096, 4096)) }
-    case "overwrite": for n in 0..<count { expect(transfer(.write, file, Int64(n & 63) * 4096, 4096)) }
-    case "append": for n in 0..<count { expect(transfer(.write, file, Int64(n + 64) * 4096, 4096)) }
+    case "null": times { _ in simple(.null, WireRequest.rootHandle) }
+    case "read": times { transfer(.read, file, Int64($0 & 63) * 4096, 4096) }
+    case "overwrite": times { transfer(.write, file, Int64($0 & 63) * 4096, 4096) }
+    case "durable":
+        // O_DSYNC. The first round has filled the journal, so that blocks go home while it is measured.
+        let durable = open("/a/b/durable", 0o10102)
+        for block in 0..<1024 { _ = transfer(.write, durable, Int64(block) * 4096, 4096) }
+        times { transfer(.write, durable, Int64($0 & 1023) * 4096, 4096) }
+    case "append": times { transfer(.write, file, Int64($0 + 64) * 4096, 4096) }
     case "stat":
-        for _ in 0..<count {
-            expect(withPath("/a/b/data") {
+        times { _ in
+            withPath("/a/b/data") {
                 var r = WireRequest(.getattr)
                 r.bufferOffset = Channel.dataOffset
                 r.bufferLength = 144
                 return call(&r, at: $0)
-            })
+            }
         }
-    case "open": for _ in 0..<count { expect(simple(.close, open("/a/b/data", 0))) }
-    case "create": for n in 0..<count { expect(simple(.close, open(paths[n], 0o102))) }
+    case "open": times { _ in simple(.close, open("/a/b/data", 0)) }
+    case "create": times { simple(.close, open(paths[$0], 0o102)) }
     case "createsync":
-        for n in 0..<count {
-            let handle = open(paths[n], 0o102)
-            expect(transfer(.write, handle, 0, 4096))
-            expect(simple(.fsync, handle))
-            expect(simple(.close, handle))
+        times {
+            let handle = open(paths[$0], 0o102)
+            let written = transfer(.write, handle, 0, 4096)
+            let synced = simple(.fsync, handle)
+            return min(written, synced, simple(.close, handle))
         }
     case "unlink", "rename":
         for n in 0..<count { _ = simple(.close, open(paths[n], 0o102)) }
         if operation == "unlink" {
-            for n in 0..<count { expect(withPath(paths[n]) { var r = WireRequest(.unlink); return call(&r, at: $0) }) }
+            times { withPath(paths[$0]) { var r = WireRequest(.unlink); return call(&r, at: $0) } }
         } else {
-            for n in 0..<count {
-                expect(unsafe "/a/b/other".withCString { to in
+            times { n in
+                unsafe "/a/b/other".withCString { to in
                     withPath(paths[n]) { var r = WireRequest(.rename); return call(&r, at: $0, second: unsafe PathBytes(terminated: to)) }
-                })
+                }
             }
         }
     default: fatalError("unknown operation \(operation)")
     }
+    if marks { dashfs_count_report() }
+    let asked = memory.queue.counters
+    print("device writes \(asked.writes - before.writes), flushes \(asked.flushes - before.flushes), bytes \(asked.bytesWritten - before.bytesWritten)")
     print("\(operation) \(count) failures \(failures)")
 }
 

@@ -11,13 +11,21 @@ import Volume
     /// An empty volume in memory.
     package static func formatted(size: UInt64 = 64 << 20) throws -> MemoryDevice {
         let device = try MemoryDevice(size: size)
-        try Volume.format(
-            device.makeQueue(depth: 128), blockCount: device.capabilities.blockCount, options: FormatOptions(uuid: (1, 2), hashKey: (3, 4), time: 0))
+        try format(device)
         return device
     }
 
-    /// - Parameter device: holds a volume; nil: an empty one in memory.
-    package init(size: UInt64 = 64 << 20, cacheFrames: Int = 4096, descriptionsPerSession: Int = 4096, device: (any BlockDevice)? = nil) throws {
+    package static func format(_ device: any BlockDevice) throws {
+        try Volume.format(
+            device.makeQueue(depth: 128), blockCount: device.capabilities.blockCount, options: FormatOptions(uuid: (1, 2), hashKey: (3, 4), time: 0))
+    }
+
+    /// - Parameters:
+    ///   - device: holds a volume; nil: an empty one in memory.
+    ///   - registered: the device is told of the cache, as a server does.
+    package init(
+        size: UInt64 = 64 << 20, cacheFrames: Int = 4096, descriptionsPerSession: Int = 4096, device: (any BlockDevice)? = nil, registered: Bool = false
+    ) throws {
         self.device = try device ?? MemoryVolume.formatted(size: size)
         let capabilities = self.device.capabilities
         queue = try self.device.makeQueue(depth: 128)
@@ -31,6 +39,7 @@ import Volume
         unsafe memory = .allocate(byteCount: bytes, alignment: 4096)
         unsafe memory.initializeMemory(as: UInt8.self, repeating: 0)
         guard let base = unsafe memory.baseAddress else { throw VolumeError(errno: 12, "no memory") }
+        if registered { try unsafe queue.register(memory) }
         unsafe volume = try Volume.mount(
             queue, capabilities, memory: base, configuration: configuration, clock: .init(wall: 1_000_000_000_000_000_000, monotonic: 1))
     }

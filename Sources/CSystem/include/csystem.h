@@ -4,6 +4,7 @@
 #define CSYSTEM_H
 
 #include "csystem_confine.h"
+#include "csystem_count.h"
 #include "csystem_device.h"
 #include "csystem_intercept.h"
 #include "csystem_memory.h"
