@@ -129,6 +129,12 @@ public protocol DeviceQueue: AnyObject {
     /// Registers memory that most requests will use, for drivers that can map it once. At most once, before the first request.
     func register(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError)
 
+    /// Memory that some requests will use from now on, until `unmap`: a driver that has to be told of it can then do without copies. Whole pages; hints:
+    /// what cannot be mapped is used all the same.
+    func map(_ memory: UnsafeMutableRawBufferPointer)
+    /// Requires that no request in flight names it.
+    func unmap(_ memory: UnsafeMutableRawBufferPointer)
+
     /// A descriptor that polls readable when a completion has come since `armWakeup`, or -1 where a driver has none.
     /// Order without lost wake-ups: arm, then look at `nextCompletion` once more, then sleep.
     var wakeupDescriptor: Int32 { get }
@@ -149,6 +155,8 @@ extension DeviceQueue {
         get { false }
         set {}
     }
+    public func map(_ memory: UnsafeMutableRawBufferPointer) {}
+    public func unmap(_ memory: UnsafeMutableRawBufferPointer) {}
     public var deadline: UInt64? { nil }
     public var hasNotes: Bool { false }
     public func takeNotes() -> [String] { [] }

@@ -58,8 +58,13 @@ import Wire
     var nextInSession: Int32 = -1
     var polled = false
     var ended = false
+    /// The device reaches the arena.
+    var isMapped = false
 
     var outstanding: Int { busyTags.nonzeroBitCount }
+
+    /// The arena's whole pages.
+    var deviceMemory: UnsafeMutableRawBufferPointer { unsafe UnsafeMutableRawBufferPointer(start: arena, count: arenaBytes & ~4095) }
 
     @inline(__always)
     var slot: UnsafeMutableRawPointer {

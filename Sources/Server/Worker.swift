@@ -65,6 +65,8 @@ import Wire
     private var lastDoorbellLook: UInt64 = 0
 
     static let polledLimit = 64
+    /// O_DIRECT of an open.
+    static let directFlag: UInt32 = 0o40000
     /// A channel keeps its place among the polled for this many cycles of silence where more than a few are polled.
     static let dormantAfter: UInt64 = 30_000_000
     static let doorbellInterval: UInt64 = 150_000
@@ -207,6 +209,7 @@ import Wire
             return true
         case .violation(let violation): return unsafe violate(end, violation)
         }
+        if request.flags & Worker.directFlag != 0, opcode == .open, unsafe !end.pointee.isMapped { unsafe mapArena(end) }
         request.token = unsafe UInt64(record.pointee.generation) << 32 | UInt64(index)
         if let completion = volume.submit(request) {
             if completion.result == Completion.escape {
@@ -483,6 +486,12 @@ import Wire
         unsafe freeIfEmpty(session)
     }
 
+    /// What is read past the cache goes from the device to the client: once one of its files is open so, the device is to reach its arena.
+    @inline(never) private func mapArena(_ end: UnsafeMutablePointer<ChannelEnd>) {
+        unsafe end.pointee.isMapped = true
+        unsafe queue?.map(end.pointee.deviceMemory)
+    }
+
     /// Gives back the memory of a channel that has ended, is not polled and has nothing under way.
     private func releaseChannel(_ end: UnsafeMutablePointer<ChannelEnd>) {
         guard unsafe !end.pointee.polled else {
@@ -499,6 +508,7 @@ import Wire
             while before >= 0, unsafe channels[Int(before)].nextInSession != index { before = unsafe channels[Int(before)].nextInSession }
             if before >= 0 { unsafe channels[Int(before)].nextInSession = unsafe end.pointee.nextInSession }
         }
+        if unsafe end.pointee.isMapped { unsafe queue?.unmap(end.pointee.deviceMemory) }
         unsafe _ = dashfs_sys_unmap(end.pointee.requests, Layout.requestSegmentBytes(arena: end.pointee.arenaBytes))
         unsafe _ = dashfs_sys_unmap(end.pointee.completions, Layout.completionSegmentBytes)
         unsafe session.pointee.arenaBytes -= end.pointee.arenaBytes

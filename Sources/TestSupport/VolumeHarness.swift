@@ -197,17 +197,20 @@ import Volume
     }
 
     package func read(_ handle: Int64, _ count: Int, at offset: Int64 = -1) -> (result: Int64, bytes: [UInt8]) {
-        var bytes = [UInt8](repeating: 0xEE, count: max(count, 1))
-        let result = unsafe bytes.withUnsafeMutableBytes { raw in
-            run(.read) {
-                $0.handle = Int32(truncatingIfNeeded: handle)
-                $0.offset = offset
-                $0.length = UInt64(count)
-                unsafe $0.buffer = raw.baseAddress
-                $0.bufferLength = count
-            }.result
+        let bytes = AlignedBytes(count: max(count, 1), repeating: 0xEE)
+        let result = (startRead(handle, into: bytes, count: count, at: offset) ?? wait()).result
+        return (result, Array(bytes.array.prefix(Int(max(0, result)))))
+    }
+
+    /// nil: parked; `bytes` may be written until its answer has come.
+    package func startRead(_ handle: Int64, into bytes: AlignedBytes, count: Int? = nil, at offset: Int64) -> Completion? {
+        start(.read) {
+            $0.handle = Int32(truncatingIfNeeded: handle)
+            $0.offset = offset
+            $0.bufferLength = count ?? bytes.count
+            $0.length = UInt64($0.bufferLength)
+            unsafe $0.buffer = bytes.buffer.baseAddress
         }
-        return (result, Array(bytes.prefix(Int(max(0, result)))))
     }
 
     package struct Status: Equatable {

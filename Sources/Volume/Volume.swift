@@ -103,6 +103,8 @@ import BlockDevice
     var checkpoint = Checkpoint()
     var pendingIOs: [PendingIO] = []
     var freeIOs: [Int] = []
+    /// By the number of the I/O.
+    var directTransfers: [Int: DirectTransfer] = [:]
     var segments: [DeviceSegment] = []
     var pendingOrdered: [(block: UInt64, frames: [UInt32], sequence: UInt64)] = []
     var detachedImages: [DetachedImage] = []

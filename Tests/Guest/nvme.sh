@@ -69,7 +69,10 @@ cat calls
 
 echo "-- a killed server"
 (on bash -c 'for i in $(seq 2000); do echo $i >/dash/file$i && sync /dash/file$i && echo $i >>done || break; done' >/dev/null 2>&1 || true) &
-sleep 3
+for _ in $(seq 600); do
+    if [ "$(wc -l 2>/dev/null <done || echo 0)" -ge 30 ]; then break; fi
+    sleep 0.1
+done
 kill -9 "$server"
 wait "$server" || true
 serve

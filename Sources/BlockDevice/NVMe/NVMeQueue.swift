@@ -61,6 +61,8 @@ import Glibc
     private let lists: DMAMemory
     private let listBytes: Int
     private var registered: DMAMemory?
+    /// Other memory that the device reaches, in the order of addresses.
+    private var mapped: [DMAMemory] = []
     private var bounces: [DMAMemory] = []
     /// By slot: the caller's memory, where the device does not reach it.
     private var bounced: [[DeviceSegment]]
@@ -143,10 +145,25 @@ import Glibc
         (slot.first, slot.second) = pages.pointers
     }
 
-    /// The device's address of memory that was registered.
+    /// The device's address of memory that it reaches.
     private func address(of segment: DeviceSegment) -> UInt64? {
-        guard let registered, let offset = unsafe registered.offset(of: segment.address), segment.length <= registered.bytes - offset else { return nil }
-        return registered.address + UInt64(offset)
+        func address(in memory: DMAMemory) -> UInt64? {
+            guard let offset = unsafe memory.offset(of: segment.address), segment.length <= memory.bytes - offset else { return nil }
+            return memory.address + UInt64(offset)
+        }
+        if let registered, let address = address(in: registered) { return address }
+        let behind = unsafe place(of: segment.address)
+        return behind > 0 ? address(in: mapped[behind - 1]) : nil
+    }
+
+    /// How many pieces of mapped memory begin at or before an address.
+    private func place(of address: UnsafeMutableRawPointer) -> Int {
+        var (low, high) = (0, mapped.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if unsafe mapped[middle].pointer <= address { low = middle + 1 } else { high = middle }
+        }
+        return low
     }
 
     /// Gives a slot memory that the device reaches, with what is to be written in it. False where all of it is in use.
@@ -393,6 +410,18 @@ import Glibc
         }
         guard let address = unsafe try controller.transport.map(memory) else { return }
         registered = unsafe DMAMemory(pointer: base, bytes: memory.count, address: address)
+    }
+
+    func map(_ memory: UnsafeMutableRawBufferPointer) {
+        guard let base = memory.baseAddress, let address = unsafe try? controller.transport.map(memory) else { return }
+        unsafe mapped.insert(DMAMemory(pointer: base, bytes: memory.count, address: address), at: place(of: base))
+    }
+
+    func unmap(_ memory: UnsafeMutableRawBufferPointer) {
+        guard let base = memory.baseAddress else { return }
+        let behind = unsafe place(of: base)
+        guard behind > 0, unsafe mapped[behind - 1].pointer == base else { return }
+        controller.transport.unmap(mapped.remove(at: behind - 1))
     }
 
     var hasNotes: Bool { !controller.newNotes.isEmpty }

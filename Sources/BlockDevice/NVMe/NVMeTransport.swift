@@ -22,6 +22,9 @@ package protocol NVMeTransport: AnyObject {
     /// - Returns: nil where only memory of the driver's own can be reached.
     func map(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) -> UInt64?
 
+    /// The device reaches it no more. Requires that it was mapped and that no request under way names it.
+    func unmap(_ memory: DMAMemory)
+
     /// Resets the PCI function as far as the machine can. False where it cannot; the controller's own reset follows in any case.
     func resetFunction() -> Bool
 

@@ -8,7 +8,7 @@ import Glibc
 ///   allow, it reaches everything, and is given the places of huge pages, which the kernel does not move; other memory is copied to and from there;
 /// - the kernel lets one process at a time have the group, so nobody else drives the controller; when a process dies it takes the device back and resets
 ///   it, and a new owner waits for that;
-/// - no call here but those that arm an interrupt, map memory or reset makes a system call.
+/// - no call here but those that arm an interrupt, map or unmap memory or reset makes a system call.
 @safe final class VFIOTransport: NVMeTransport {
     let name: String
     private let container: Int32
@@ -21,6 +21,8 @@ import Glibc
     private let pageMap: Int32
     /// Where the next memory lies for the device. Above 4 GiB: below there are windows that machines keep for themselves.
     private var nextAddress: UInt64 = 1 << 32
+    /// What was unmapped, by its size: an address space has an end.
+    private var freeAddresses: [Int: [UInt64]] = [:]
     private var pools: [DMAMemory] = []
     /// Bytes of the last pool that are in use.
     private var poolUsed = 0
@@ -157,16 +159,26 @@ import Glibc
         guard let base = memory.baseAddress, memory.count > 0, memory.count % blockSize == 0 else {
             throw DeviceError(device: name, errno: EINVAL, message: "only whole pages can be mapped for a device")
         }
-        let address = nextAddress
+        let used = freeAddresses[memory.count]?.last
+        let address = used ?? nextAddress
         let result = unsafe dashfs_vfio_map(container, base, address, UInt64(memory.count))
         guard result >= 0 else {
             let size = ByteSize.format(UInt64(memory.count))
             let hint = RegisteredMemory.limit(below: memory.count).map { "; only \(ByteSize.format($0)) may be locked: raise the limit (ulimit -l)" } ?? ""
             throw DeviceError(device: name, errno: Int32(-result), message: "\(size) of memory cannot be mapped for the device: \(errorText(Int32(-result)))\(hint)")
         }
+        if used != nil {
+            freeAddresses[memory.count]?.removeLast()
+            return address
+        }
         // A hole between two pieces: a transfer that runs over an end hits nothing.
         nextAddress += UInt64((memory.count + Self.hugePage - 1) / Self.hugePage * Self.hugePage + Self.hugePage)
         return address
+    }
+
+    func unmap(_ memory: DMAMemory) {
+        guard dashfs_vfio_unmap(container, memory.address, UInt64(memory.bytes)) >= 0 else { return }
+        freeAddresses[memory.bytes, default: []].append(memory.address)
     }
 
     func resetFunction() -> Bool { dashfs_vfio_reset(device) == 0 }

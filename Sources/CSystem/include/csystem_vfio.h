@@ -49,6 +49,11 @@ static inline long dashfs_vfio_map(int container, const void *_Nonnull memory, u
     return dashfs_vfio_result(ioctl(container, VFIO_IOMMU_MAP_DMA, &map));
 }
 
+static inline long dashfs_vfio_unmap(int container, uint64_t device_address, uint64_t bytes) {
+    struct vfio_iommu_type1_dma_unmap unmap = {.argsz = sizeof unmap, .iova = device_address, .size = bytes};
+    return dashfs_vfio_result(ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap));
+}
+
 static inline long dashfs_vfio_reset(int device) { return dashfs_vfio_result(ioctl(device, VFIO_DEVICE_RESET)); }
 
 /// How many MSI-X vectors there are.

@@ -47,8 +47,9 @@ package struct SystemCallFilter {
             Rule(Int(SYS_fcntl), .argumentIsOneOf(1, [1033 /* F_ADD_SEALS */])),
             // IORING_REGISTER_BUFFERS_UPDATE: a piece of the cache as requests first name it.
             Rule(Int(SYS_io_uring_register), .argumentIsOneOf(1, [16])),
-            // BLKDISCARD and BLKZEROOUT of <linux/fs.h>; VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_RESET and VFIO_IOMMU_MAP_DMA of <linux/vfio.h>.
-            Rule(Int(SYS_ioctl), .argumentIsOneOf(1, [0x1277, 0x127f, 0x3b6e, 0x3b6f, 0x3b71])),
+            // BLKDISCARD and BLKZEROOUT of <linux/fs.h>; VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_RESET, VFIO_IOMMU_MAP_DMA and
+            // VFIO_IOMMU_UNMAP_DMA of <linux/vfio.h>.
+            Rule(Int(SYS_ioctl), .argumentIsOneOf(1, [0x1277, 0x127f, 0x3b6e, 0x3b6f, 0x3b71, 0x3b72])),
         ]
 
     package let program: [sock_filter]

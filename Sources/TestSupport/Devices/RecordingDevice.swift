@@ -19,6 +19,8 @@ import Glibc
         package var slowness = 0
         /// Changes from this offset on do not complete until it is set back.
         package var heldFrom = Int.max
+        /// Reads of more than a block do not complete until it is set back.
+        package var holdsLongReads = false
         package init(shuffled: Bool = false, maximumDelay: Int = 0) {
             self.shuffled = shuffled
             self.maximumDelay = maximumDelay
@@ -266,6 +268,7 @@ final class RecordingQueue: DeviceQueue {
         for index in device.inFlight.indices
         where device.inFlight[index].kicked && device.inFlight[index].queue == ObjectIdentifier(self) {
             if device.inFlight[index].isChange && device.inFlight[index].offset >= device.schedule.heldFrom { continue }
+            if device.inFlight[index].operation == .read && device.inFlight[index].length > blockSize && device.schedule.holdsLongReads { continue }
             if device.inFlight[index].notBefore > 0 {
                 device.inFlight[index].notBefore -= 1
             } else {

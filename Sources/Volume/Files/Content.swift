@@ -64,6 +64,19 @@ extension Volume {
                 unsafe target.copyMemory(from: cache.pointer(frame) + Int(from % Volume.pageSize), byteCount: Int(to - from))
             } else {
                 let file = try inode(description.inode, tx)
+                if description.flags & OpenFlag.direct != 0, from == page * Volume.pageSize,
+                    let direct = unsafe try directRead(file, page, end: (offset + count) / Volume.pageSize, start: start, into: target, tx)
+                {
+                    // What lies before it comes first: bytes of a page that the cache is still to get, or of one that it has.
+                    if missed { break }
+                    if page == firstPage {
+                        tx.directRead = direct
+                        throw .missing
+                    }
+                    tx.nextProgress.moved = moved + (from - offset)
+                    tx.nextProgress.done = UInt64(start)
+                    return .more
+                }
                 let fetched = try unsafe readUncached(file, page, from, to, into: target, request, Int(lastPage - page + 1), tx)
                 if fetched > 0 {
                     missed = true

@@ -2,7 +2,7 @@ import BlockDevice
 
 /// Requests to the device and what their completions mean. The only file that submits I/O while the volume runs.
 struct PendingIO {
-    enum Purpose { case fill, ordered, home, journalRecord, journalDataFlush, journalFlush, checkpointFlush, discard, none }
+    enum Purpose { case fill, directRead, ordered, home, journalRecord, journalDataFlush, journalFlush, checkpointFlush, discard, none }
     var purpose = Purpose.none
     var frames: [UInt32] = []
     /// Journal sequence whose record waits for an ordered write.
@@ -62,6 +62,20 @@ extension Volume {
         return accepted
     }
 
+    /// Consecutive blocks to memory of a caller's, with frames that stand for them.
+    func submitDirectRead(_ transfer: DirectTransfer, into target: UnsafeMutableRawPointer, frames: [UInt32]) -> Bool {
+        let slot = takeIO(.directRead, frames: frames)
+        let length = frames.count * BlockLayout.size
+        let segment = unsafe DeviceSegment(address: target, length: length)
+        let accepted = unsafe withUnsafePointer(to: segment) {
+            unsafe queue.submit(
+                .read, offset: transfer.block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: $0, count: 1), length: length,
+                forceUnitAccess: false, tag: UInt64(slot))
+        }
+        if accepted { directTransfers[slot] = transfer } else { dropIO(slot) }
+        return accepted
+    }
+
     var maximumRun: Int { min(capabilities.maximumTransfer / BlockLayout.size, 128) }
 
     /// Takes what the device has finished. True where there was something.
@@ -75,6 +89,7 @@ extension Volume {
             dropIO(slot)
             switch io.purpose {
             case .fill: for frame in io.frames { filled(Int(frame), error: completion.error) }
+            case .directRead: if let transfer = directTransfers.removeValue(forKey: slot) { directlyRead(io, transfer, error: completion.error) }
             case .ordered: orderedWritten(io, error: completion.error)
             case .home: homeWritten(io, error: completion.error)
             case .journalRecord:
@@ -124,7 +139,7 @@ extension Volume {
     }
 
     /// Frames for one request of `miss`, from its `done`th block on: up to where the cache has the content already, or no frames to spare.
-    private func emptyFrames(_ miss: Transaction.Missing, from done: Int) -> [UInt32] {
+    func emptyFrames(_ miss: Transaction.Missing, from done: Int) -> [UInt32] {
         var run: [UInt32] = []
         while done + run.count < max(1, miss.run) && run.count < maximumRun {
             let offset = UInt64(done + run.count)
@@ -246,6 +261,7 @@ extension Volume {
         for index in 0..<heldFrees.count {
             let entry = heldFrees[index]
             let busy = entry.sequence > journal.durableSequence
+                || !directTransfers.isEmpty && isReadDirectly(entry.start, entry.count)
                 || detachedImages.contains { $0.block >= entry.start && $0.block < entry.start + entry.count } && journal.bug != .freedBlocksAreReusedUnderWrites
             if busy {
                 heldFrees[kept] = entry

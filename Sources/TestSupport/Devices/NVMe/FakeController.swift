@@ -24,6 +24,7 @@ import Glibc
     package internal(set) var functionResets = 0
     package internal(set) var commandsFetched: [UInt8: Int] = [:]
     package internal(set) var discardedBlocks: UInt64 = 0
+    package private(set) var unmaps = 0
     package internal(set) var adminFetched: [UInt8: Int] = [:]
     package private(set) var isClosed = false
     package private(set) var shutdownsAsked = 0
@@ -314,6 +315,14 @@ import Glibc
             throw DeviceError(device: name, errno: EINVAL, message: "memory for the device must be whole pages")
         }
         return unsafe add(base, pages: memory.count / Self.page, isOwned: false)
+    }
+
+    package func unmap(_ memory: DMAMemory) {
+        guard let index = regions.firstIndex(where: { $0.address == memory.address && !$0.isOwned }) else { return violate("memory is unmapped that was not mapped") }
+        let range = memory.address..<memory.address + UInt64(memory.bytes)
+        if pending.contains(where: { $0.pages.contains { range.contains($0) } }) { violate("memory is unmapped under a request") }
+        regions.remove(at: index)
+        unmaps += 1
     }
 
     private func add(_ pointer: UnsafeMutableRawPointer, pages: Int, isOwned: Bool) -> UInt64 {

@@ -72,6 +72,7 @@ package final class MisbehavingTransport: NVMeTransport {
         return bug == .elsewhere ? address + UInt64(memory.count) : address
     }
 
+    package func unmap(_ memory: DMAMemory) { fake.unmap(memory) }
     package func resetFunction() -> Bool { fake.resetFunction() }
     package var interruptDescriptor: Int32 { fake.interruptDescriptor }
     package func armInterrupt() { fake.armInterrupt() }

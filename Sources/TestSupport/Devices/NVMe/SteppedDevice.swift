@@ -76,6 +76,8 @@ import BlockDevice
     package var overdue: UInt64? { open.first { device.fake.clock - $0.value.since > device.patience }?.key }
 
     package func register(_ memory: UnsafeMutableRawBufferPointer) throws(DeviceError) { unsafe try driver.register(memory) }
+    package func map(_ memory: UnsafeMutableRawBufferPointer) { unsafe driver.map(memory) }
+    package func unmap(_ memory: UnsafeMutableRawBufferPointer) { unsafe driver.unmap(memory) }
     package var wakeupDescriptor: Int32 { -1 }
     package func armWakeup() { driver.armWakeup() }
     package func disarmWakeup() { driver.disarmWakeup() }
