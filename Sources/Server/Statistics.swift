@@ -116,7 +116,7 @@ import Wire
             "arenaBytes":\(arenaBytes),"readOnly":\(isReadOnly),"readOnlyReason":\(readOnlyReason.map(Statistics.quoted) ?? "null"),"problems":\(problems),\
             "rounds":\(rounds),"sessionsOpened":\(sessionsOpened),"sessionsRefused":\(sessionsRefused),"workerSleeps":\(sleeps),\
             "doorbells":\(doorbells),"clientWakes":\(clientWakes),"parked":\(parked),"stalls":\(stalls),\
-            "device":{"reads":\(device.reads),"writes":\(device.writes),"flushes":\(device.flushes),\
+            "device":{"reads":\(device.reads),"writes":\(device.writes),"flushes":\(device.flushes),"discards":\(device.discards),\
             "bytesRead":\(device.bytesRead),"bytesWritten":\(device.bytesWritten)},\
             "violations":{\(found.joined(separator: ","))},"operations":{\(operations.joined(separator: ","))}}
             """

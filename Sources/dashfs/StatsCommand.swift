@@ -37,7 +37,7 @@ struct StatsCommand: ParsableCommand {
 
 /// The server's JSON.
 struct ServerCounters: Decodable {
-    struct Device: Decodable { var reads, writes, flushes, bytesRead, bytesWritten: UInt64 }
+    struct Device: Decodable { var reads, writes, flushes, discards, bytesRead, bytesWritten: UInt64 }
 
     struct Operation: Decodable {
         struct Latency: Decodable { var p50, p90, p99, p999, max: UInt64 }
@@ -72,7 +72,7 @@ struct ServerCounters: Decodable {
         var lines = [
             "up \(Duration.text(uptimeNanoseconds)), \(sessions) sessions (\(sessionsOpened) opened, \(sessionsRefused) refused), \(channels) channels with \(Quantity.text(arenaBytes)) of shared memory",
             "\(parked) requests waited inside, \(stalls) stalls, \(rounds) rounds, \(workerSleeps) sleeps, \(doorbells) doorbells, \(clientWakes) clients woken",
-            "device: \(device.reads) reads (\(Quantity.text(device.bytesRead))), \(device.writes) writes (\(Quantity.text(device.bytesWritten))), \(device.flushes) flushes",
+            "device: \(device.reads) reads (\(Quantity.text(device.bytesRead))), \(device.writes) writes (\(Quantity.text(device.bytesWritten))), \(device.flushes) flushes, \(device.discards) discards",
         ]
         if readOnly { lines.append("the volume is read-only: \(readOnlyReason ?? "the server's log says why")") }
         if problems > 0 { lines.append("problems found in the volume: \(problems); the server's log names them") }

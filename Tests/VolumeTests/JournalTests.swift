@@ -8,10 +8,13 @@ import Volume
 @Suite struct JournalTests {
     static let journal = 4096..<257 * 4096
 
-    static func recording(atomic: Int, seed: UInt64 = 1) throws -> RecordingDevice {
+    static func recording(atomic: Int, seed: UInt64 = 1, configure: (inout DeviceCapabilities) -> Void = { _ in }) throws -> RecordingDevice {
         let empty = try MemoryDevice(size: VolumeHarness.smallSize)
         try VolumeHarness.format(empty)
-        return RecordingDevice(copying: empty, seed: seed) { $0.atomicWriteUnit = atomic }
+        return RecordingDevice(copying: empty, seed: seed) {
+            $0.atomicWriteUnit = atomic
+            configure(&$0)
+        }
     }
 
     static func mount(_ device: any BlockDevice, _ bug: PlantedBug = .none) throws -> VolumeHarness {
@@ -166,8 +169,9 @@ import Volume
     }
 
     /// Blocks on their way home are freed, and the file gets new ones in their place: the old write must not land on what is there now.
-    static func freedUnderAWrite(_ bug: PlantedBug) throws -> String? {
-        let device = try recording(atomic: 512)
+    /// - Parameter discards: nor must a discard meet it.
+    static func freedUnderAWrite(_ bug: PlantedBug, discards: Bool) throws -> String? {
+        let device = try recording(atomic: 512) { $0.supportsDiscard = discards }
         let volume = try mount(device, bug)
         let handle = volume.open("/f", 0o102)
         _ = volume.write(handle, VolumeWorkload.bytes(16 * 4096, seed: 1), at: 0)
@@ -177,6 +181,9 @@ import Volume
         let held = device.log.changes.filter { $0.offset >= journal.upperBound && $0.completedAt == .max }.count
         guard held > 0 else { return "nothing is on its way home" }
         guard volume.allocate(handle, 3, 4096, 15 * 4096) == 0, volume.fsync(handle) == 0 else { return "punching fails" }
+        volume.monotonic += 10_000_000_000
+        _ = volume.run(.null)
+        volume.settle()
         // More than an fsync puts into its record: the data goes to its blocks at once.
         let last = VolumeWorkload.bytes(24 * 4096, seed: 3)
         guard volume.startWrite(handle, last, at: 4096) == 24 * 4096 else { return "the write fails" }
@@ -301,7 +308,9 @@ import Volume
         #expect(try JournalTests.syncedWriteThenReplacedAndAdopted(.none) == nil)
     }
 
-    @Test func freedBlocksAreLeftAloneWhileAWriteToThemIsOnItsWay() throws { #expect(try JournalTests.freedUnderAWrite(.none) == nil) }
+    @Test(arguments: [false, true]) func freedBlocksAreLeftAloneWhileAWriteToThemIsOnItsWay(discards: Bool) throws {
+        #expect(try JournalTests.freedUnderAWrite(.none, discards: discards) == nil)
+    }
 
     @Test func liveRecordsAreNeverWrittenOver() throws {
         #expect(try JournalTests.ringGoesRound(.none) == nil)

@@ -28,6 +28,10 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case freedBlocksAreReusedAtOnce
     /// Freed blocks are given out while a write to them is on its way.
     case freedBlocksAreReusedUnderWrites
+    /// The device is told of freed blocks before their record is durable.
+    case discardsBeforeDurable
+    /// Blocks are given out while their discard is on its way.
+    case discardedBlocksAreReusedAtOnce
     /// Blocks whose data a live record holds are overwritten in place.
     case loggedDataIsOverwrittenInPlace
     /// The same for blocks that became unwritten extents.

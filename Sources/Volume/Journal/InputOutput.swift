@@ -40,10 +40,14 @@ extension Volume {
         return accepted
     }
 
-    func submitFlush(_ purpose: PendingIO.Purpose) -> Bool {
+    func submitFlush(_ purpose: PendingIO.Purpose) -> Bool { submitRange(.flush, block: 0, length: 0, purpose: purpose) }
+
+    /// A request without memory.
+    func submitRange(_ operation: DeviceOperation, block: UInt64, length: Int, purpose: PendingIO.Purpose) -> Bool {
         let slot = takeIO(purpose)
         let accepted = unsafe queue.submit(
-            .flush, offset: 0, segments: UnsafeBufferPointer(start: nil, count: 0), length: 0, forceUnitAccess: false, tag: UInt64(slot))
+            operation, offset: block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: nil, count: 0), length: length,
+            forceUnitAccess: false, tag: UInt64(slot))
         if !accepted { dropIO(slot) }
         return accepted
     }
@@ -71,8 +75,9 @@ extension Volume {
             any = true
             let slot = Int(completion.tag)
             guard slot < pendingIOs.count, pendingIOs[slot].purpose != .none else { continue }
-            let io = pendingIOs[slot]
-            dropIO(slot)
+            var io = PendingIO()
+            swap(&io, &pendingIOs[slot])
+            freeIOs.append(slot)
             switch io.purpose {
             case .fill: for frame in io.frames { filled(Int(frame), error: completion.error) }
             case .ordered: orderedWritten(io, error: completion.error)
@@ -85,7 +90,8 @@ extension Volume {
                 if completion.error == 0 { journalRecordDurable() } else { stopWriting("the device cannot flush (errno \(completion.error))") }
             case .checkpointFlush:
                 if completion.error == 0 { checkpointFlushed() } else { stopWriting("the device cannot flush (errno \(completion.error))") }
-            case .discard, .none: break
+            case .discard: discarded(error: completion.error)
+            case .none: break
             }
         }
         return any
@@ -229,6 +235,12 @@ extension Volume {
         setPinned(group, start, count, true)
         heldFrees.append((sequence, start, count))
         pinnedBlocks += Int(count)
+        if journal.bug == .discardsBeforeDurable { releasePinned() }
+    }
+
+    func unpin(_ start: UInt64, _ count: UInt64) {
+        setPinned(geometry.group(ofBlock: start), start, count, false)
+        pinnedBlocks -= Int(count)
     }
 
     private func setPinned(_ group: Int, _ start: UInt64, _ count: UInt64, _ value: Bool) {
@@ -240,20 +252,19 @@ extension Volume {
         }
     }
 
-    /// Freed blocks whose record is durable, and that no write in flight can still hit, become reusable, and are discarded.
+    /// Freed blocks whose record is durable, and that no write in flight can still hit, become reusable when the device has been told of them.
     func releasePinned() {
         var kept = 0
         for index in 0..<heldFrees.count {
             let entry = heldFrees[index]
-            let busy = entry.sequence > journal.durableSequence
+            let busy = entry.sequence > journal.durableSequence && journal.bug != .discardsBeforeDurable
                 || detachedImages.contains { $0.block >= entry.start && $0.block < entry.start + entry.count } && journal.bug != .freedBlocksAreReusedUnderWrites
             if busy {
                 heldFrees[kept] = entry
                 kept += 1
                 continue
             }
-            setPinned(geometry.group(ofBlock: entry.start), entry.start, entry.count, false)
-            pinnedBlocks -= Int(entry.count)
+            awaitDiscard(entry.start, entry.count)
         }
         heldFrees.removeLast(heldFrees.count - kept)
     }
