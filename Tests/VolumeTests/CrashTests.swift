@@ -20,6 +20,7 @@ import Volume
         return try CrashRun(seed: seed, operations: operations, configuration: configuration, slowHome: seed % 4 == 3 || seed % 4 == 0) {
             if seed % 3 == 1 { $0.atomicWriteUnit = 4096 }
             if seed % 5 == 1 { $0.volatileCache = false }
+            if seed % 4 >= 2 { $0.supportsForceUnitAccess = true }
         }
     }
 
@@ -100,6 +101,7 @@ import Volume
             let recovery = RecordingDevice(copying: state.device, seed: seed, schedule: .init(shuffled: true, maximumDelay: 2)) {
                 $0.atomicWriteUnit = run.recording.capabilities.atomicWriteUnit
                 $0.volatileCache = run.recording.capabilities.volatileCache
+                $0.supportsForceUnitAccess = run.recording.capabilities.supportsForceUnitAccess
             }
             _ = try VolumeHarness(recovery, configuration: CrashTests.configuration(seed, nonce: 77))
             let undisturbed = CrashTests.groups(recovery.current)

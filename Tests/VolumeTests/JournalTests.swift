@@ -338,8 +338,9 @@ import Volume
         #expect(same)
     }
 
-    @Test func createWriteSyncIsOneWriteAndOneFlush() throws {
-        let device = try JournalTests.recording(atomic: 512)
+    /// Or one write that is durable by itself, where the device offers that.
+    @Test(arguments: [false, true]) func createWriteSyncIsOneWriteAndOneFlush(isForced: Bool) throws {
+        let device = try JournalTests.recording(atomic: 512) { $0.supportsForceUnitAccess = isForced }
         let volume = try VolumeHarness(device)
         func step(_ number: Int) {
             let handle = volume.open("/f\(number)", 0o102)
@@ -351,7 +352,27 @@ import Volume
         let before = (device.log.changes.count, device.log.flushes.count)
         for number in 5..<15 { step(number) }
         #expect(device.log.changes.count - before.0 == 10)
-        #expect(device.log.flushes.count - before.1 == 10)
+        #expect(device.log.flushes.count - before.1 == (isForced ? 0 : 10))
+        #expect(device.log.changes[before.0...].allSatisfy { $0.forceUnitAccess == isForced })
+    }
+
+    /// Appends of 4 KiB travel in the record; of 100 KB they go before it, and have the flush that the record needs.
+    @Test(arguments: [(4096, false), (4096, true), (100_000, false), (100_000, true)])
+    func requestsOfASyncedAppend(bytes: Int, isForced: Bool) throws {
+        let device = try JournalTests.recording(atomic: 512) { $0.supportsForceUnitAccess = isForced }
+        let volume = try VolumeHarness(device)
+        let handle = volume.open("/f", 0o102)
+        func append() { #expect(volume.write(handle, VolumeWorkload.bytes(bytes, seed: 1)) == bytes && volume.fsync(handle) == 0) }
+        append()
+        let before = (device.log.changes.count, device.log.flushes.count)
+        for _ in 0..<8 { append() }
+        let changes = device.log.changes[before.0...]
+        let records = changes.filter { JournalTests.journal.contains($0.offset) }
+        let data = changes.count - records.count
+        #expect(records.count == 8 && records.allSatisfy { $0.forceUnitAccess == isForced })
+        #expect(bytes > 65_536 ? data >= 8 : data == 0)
+        #expect(changes.filter(\.forceUnitAccess).count == (isForced ? 8 : 0))
+        #expect(device.log.flushes.count - before.1 == (isForced ? 0 : 8) + (bytes > 65_536 ? 8 : 0))
     }
 
     /// Data of fresh blocks is durable before the record that makes it reachable is written.

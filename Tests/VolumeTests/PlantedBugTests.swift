@@ -20,7 +20,7 @@ import Volume
         case .appliedStepsAreDoneAgain: try JournalTests.syncedWriteThenReplacedAndAdopted(bug)
         case .freedBlocksAreReusedUnderWrites: try JournalTests.freedUnderAWrite(bug, discards: false) == nil ? nil : JournalTests.freedUnderAWrite(bug, discards: true)
         case .discardedBlocksAreReusedAtOnce: try DiscardTests.writtenWhileBeingDiscarded(bug)
-        case .discardsBeforeDurable: try crash(bug, audits: false)
+        case .discardsBeforeDurable, .recordsAreNotForced: try crash(bug, audits: false)
         case .appliesBeforePublishing, .adoptionSkipsTheRecord: try adopt(bug)
         default: try crash(bug)
         }

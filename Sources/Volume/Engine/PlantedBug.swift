@@ -6,6 +6,8 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case recordDoesNotWaitForData
     /// The data that a record points at is in the device's cache when the record goes out.
     case dataIsNotFlushed
+    /// A record that no flush follows is written like any other block.
+    case recordsAreNotForced
     /// The tail passes images of blocks that are dirty.
     case tailPassesDirtyBlocks
     /// The tail passes images of blocks whose home writes are not flushed.

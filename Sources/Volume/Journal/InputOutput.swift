@@ -28,13 +28,15 @@ extension Volume {
     }
 
     /// One contiguous area of memory to or from consecutive blocks.
-    func submitIO(_ operation: DeviceOperation, block: UInt64, address: UnsafeMutableRawPointer, length: Int, purpose: PendingIO.Purpose) -> Bool {
+    func submitIO(
+        _ operation: DeviceOperation, block: UInt64, address: UnsafeMutableRawPointer, length: Int, forceUnitAccess: Bool = false, purpose: PendingIO.Purpose
+    ) -> Bool {
         let slot = takeIO(purpose)
         let segment = unsafe DeviceSegment(address: address, length: length)
         let accepted = unsafe withUnsafePointer(to: segment) {
             unsafe queue.submit(
                 operation, offset: block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: $0, count: 1), length: length,
-                forceUnitAccess: false, tag: UInt64(slot))
+                forceUnitAccess: forceUnitAccess, tag: UInt64(slot))
         }
         if !accepted { dropIO(slot) }
         return accepted
