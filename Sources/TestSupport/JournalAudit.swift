@@ -37,10 +37,11 @@ package enum JournalAudit {
         for change in log.changes {
             if journal.contains(change.blocks.lowerBound) {
                 if let record = parse(log, change, certain(change)) { records.append(record) }
-            } else {
+            } else if change.operation != .discard {
                 for block in change.blocks { home[block, default: []].append(change) }
             }
         }
+        if let problem = problem(log, records) { return problem }
         guard let first = records.first else { return nil }
         let ring = UInt64(journal.count)
         for (number, record) in records.enumerated() {
@@ -63,6 +64,22 @@ package enum JournalAudit {
                     if (home[block] ?? []).contains(where: { $0.submittedAt > passed.durable && certain($0) < record.submitted }) { continue }
                     return "the tail of record \(record.sequence) passes record \(passed.sequence), whose block \(block) is not at home"
                 }
+            }
+        }
+        return nil
+    }
+
+    /// The device is told of blocks that a durable record has freed, the last that did so before.
+    private static func problem(_ log: DeviceLog, _ records: [Record]) -> String? {
+        var freed: [Int: Record] = [:]
+        var next = 0
+        for discard in log.changes where discard.operation == .discard {
+            while next < records.count, records[next].submitted < discard.submittedAt {
+                for range in records[next].freed { for block in range { freed[block] = records[next] } }
+                next += 1
+            }
+            for block in discard.blocks where freed[block].map({ $0.durable > discard.submittedAt }) ?? true {
+                return "block \(block) is discarded, and no durable record has freed it"
             }
         }
         return nil

@@ -36,6 +36,7 @@ import Volume
         configuration.coreInodes = 256
         configuration.descriptions = 256
         configuration.locks = 256
+        configuration.smallestDiscard = 1
         configuration.nonce = nonce
         return configuration
     }

@@ -20,6 +20,10 @@ import BlockDevice
         /// Changes reach the device at most this long after they were acknowledged.
         public var commitIntervalNanoseconds: UInt64 = 5_000_000_000
         public var readOnly = false
+        /// A device that wants to know is told which blocks are free again.
+        public var discard = true
+        /// Blocks: shorter runs are not worth a request; 64 KiB, and one for tests that want many.
+        package var smallestDiscard = 16
         /// Slots a tree node takes before it splits; less than what fits is for tests that want deep trees on small volumes.
         public var treeFanout = Node.maximumSlots
         /// Secret of this mount, from a good generator: forged journal records in file data do not know it.
@@ -81,6 +85,7 @@ import BlockDevice
     var pinnedBlocks = 0
     var systemReserve: Int
     var heldFrees: [(sequence: UInt64, start: UInt64, count: UInt64)] = []
+    var discards: Discards
 
     // State tables.
     let coreIndex: HashIndex
@@ -186,6 +191,7 @@ import BlockDevice
         imageStamp = Array(repeating: 0, count: layout.frames)
         journal = Journal(ring: superblock.journalBlocks, batchCapacity: min(layout.batch, capabilities.maximumTransfer), firstSequence: superblock.firstSequence)
         journal.bug = configuration.plantedBug
+        discards = Discards(isOff: !configuration.discard || !capabilities.supportsDiscard)
         isReadOnly = configuration.readOnly || capabilities.readOnly
         readOnlyReason = capabilities.readOnly ? "the device is read-only" : configuration.readOnly ? "it was mounted so" : nil
         systemReserve = min(max(Int(superblock.blockCount / 200), 64), 8192)

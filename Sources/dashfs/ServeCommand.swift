@@ -54,6 +54,9 @@ struct ServeCommand: ParsableCommand {
     @Flag(help: "Change nothing on the device.")
     var readOnly = false
 
+    @Flag(inversion: .prefixedNo, help: "Tell a device that wants to know which blocks are free again.")
+    var discard = true
+
     @Flag(help: "Go through the kernel's page cache instead of direct I/O.")
     var buffered = false
 
@@ -107,7 +110,8 @@ struct ServeCommand: ParsableCommand {
         options.readOnly = readOnly
         options.direct = !buffered
         options.submissionPollingMilliseconds = submissionThread
-        let served = try ServedDevice(name, cache: cache.bytes, readOnly: readOnly, options: options, withoutIOMMU: driver.withoutIOMMU)
+        let served = try ServedDevice(
+            name, cache: cache.bytes, readOnly: readOnly, discard: discard, options: options, withoutIOMMU: driver.withoutIOMMU)
         for warning in served.device.warnings { logger.warning("\(warning)") }
 
         let server: Server

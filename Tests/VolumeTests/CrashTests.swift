@@ -20,19 +20,20 @@ import Volume
         return try CrashRun(seed: seed, operations: operations, configuration: configuration, slowHome: seed % 4 == 3 || seed % 4 == 0) {
             if seed % 3 == 1 { $0.atomicWriteUnit = 4096 }
             if seed % 5 == 1 { $0.volatileCache = false }
+            if seed % 4 >= 2 { $0.supportsForceUnitAccess = true }
         }
     }
 
-    /// Runs, cuts, recovers, checks, judges; nil: the contract is kept. `look` gets each recovered volume's device.
+    /// Runs, cuts, recovers, checks, judges; nil: the contract is kept. `look` gets each recovered volume's device. `audits`: the log is looked at, too.
     static func hunt(
-        _ seed: UInt64, operations: Int = 900, states count: Int, bug: PlantedBug = .none, look: (Int, MemoryDevice) throws -> Void = { _, _ in }
+        _ seed: UInt64, operations: Int = 900, states count: Int, bug: PlantedBug = .none, audits: Bool = true, look: (Int, MemoryDevice) throws -> Void = { _, _ in }
     ) throws -> String? {
         let run: CrashRun
         do {
             run = try CrashTests.run(seed, operations: operations, bug: bug)
         } catch { return "\(error)" }
         if let violation = run.recording.violations.first { return "seed \(seed): the device saw \(violation)" }
-        if let problem = JournalAudit.problem(run.recording, journal: 1..<257) { return "seed \(seed): \(problem)" }
+        if audits, let problem = JournalAudit.problem(run.recording, journal: 1..<257) { return "seed \(seed): \(problem)" }
         if run.recording.log.events.count < 200 { return "seed \(seed): too little reaches the device to say anything" }
         let states = CrashStates(run.recording)
         // What a device was writing may be neither old nor new, where it does not promise whole blocks.
@@ -100,6 +101,7 @@ import Volume
             let recovery = RecordingDevice(copying: state.device, seed: seed, schedule: .init(shuffled: true, maximumDelay: 2)) {
                 $0.atomicWriteUnit = run.recording.capabilities.atomicWriteUnit
                 $0.volatileCache = run.recording.capabilities.volatileCache
+                $0.supportsForceUnitAccess = run.recording.capabilities.supportsForceUnitAccess
             }
             _ = try VolumeHarness(recovery, configuration: CrashTests.configuration(seed, nonce: 77))
             let undisturbed = CrashTests.groups(recovery.current)

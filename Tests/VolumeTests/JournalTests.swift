@@ -8,10 +8,13 @@ import Volume
 @Suite struct JournalTests {
     static let journal = 4096..<257 * 4096
 
-    static func recording(atomic: Int, seed: UInt64 = 1) throws -> RecordingDevice {
+    static func recording(atomic: Int, seed: UInt64 = 1, configure: (inout DeviceCapabilities) -> Void = { _ in }) throws -> RecordingDevice {
         let empty = try MemoryDevice(size: VolumeHarness.smallSize)
         try VolumeHarness.format(empty)
-        return RecordingDevice(copying: empty, seed: seed) { $0.atomicWriteUnit = atomic }
+        return RecordingDevice(copying: empty, seed: seed) {
+            $0.atomicWriteUnit = atomic
+            configure(&$0)
+        }
     }
 
     static func mount(_ device: any BlockDevice, _ bug: PlantedBug = .none) throws -> VolumeHarness {
@@ -166,8 +169,9 @@ import Volume
     }
 
     /// Blocks on their way home are freed, and the file gets new ones in their place: the old write must not land on what is there now.
-    static func freedUnderAWrite(_ bug: PlantedBug) throws -> String? {
-        let device = try recording(atomic: 512)
+    /// - Parameter discards: nor must a discard meet it.
+    static func freedUnderAWrite(_ bug: PlantedBug, discards: Bool) throws -> String? {
+        let device = try recording(atomic: 512) { $0.supportsDiscard = discards }
         let volume = try mount(device, bug)
         let handle = volume.open("/f", 0o102)
         _ = volume.write(handle, VolumeWorkload.bytes(16 * 4096, seed: 1), at: 0)
@@ -177,6 +181,9 @@ import Volume
         let held = device.log.changes.filter { $0.offset >= journal.upperBound && $0.completedAt == .max }.count
         guard held > 0 else { return "nothing is on its way home" }
         guard volume.allocate(handle, 3, 4096, 15 * 4096) == 0, volume.fsync(handle) == 0 else { return "punching fails" }
+        volume.monotonic += 10_000_000_000
+        _ = volume.run(.null)
+        volume.settle()
         // More than an fsync puts into its record: the data goes to its blocks at once.
         let last = VolumeWorkload.bytes(24 * 4096, seed: 3)
         guard volume.startWrite(handle, last, at: 4096) == 24 * 4096 else { return "the write fails" }
@@ -301,7 +308,9 @@ import Volume
         #expect(try JournalTests.syncedWriteThenReplacedAndAdopted(.none) == nil)
     }
 
-    @Test func freedBlocksAreLeftAloneWhileAWriteToThemIsOnItsWay() throws { #expect(try JournalTests.freedUnderAWrite(.none) == nil) }
+    @Test(arguments: [false, true]) func freedBlocksAreLeftAloneWhileAWriteToThemIsOnItsWay(discards: Bool) throws {
+        #expect(try JournalTests.freedUnderAWrite(.none, discards: discards) == nil)
+    }
 
     @Test func liveRecordsAreNeverWrittenOver() throws {
         #expect(try JournalTests.ringGoesRound(.none) == nil)
@@ -329,8 +338,9 @@ import Volume
         #expect(same)
     }
 
-    @Test func createWriteSyncIsOneWriteAndOneFlush() throws {
-        let device = try JournalTests.recording(atomic: 512)
+    /// Or one write that is durable by itself, where the device offers that.
+    @Test(arguments: [false, true]) func createWriteSyncIsOneWriteAndOneFlush(isForced: Bool) throws {
+        let device = try JournalTests.recording(atomic: 512) { $0.supportsForceUnitAccess = isForced }
         let volume = try VolumeHarness(device)
         func step(_ number: Int) {
             let handle = volume.open("/f\(number)", 0o102)
@@ -342,7 +352,27 @@ import Volume
         let before = (device.log.changes.count, device.log.flushes.count)
         for number in 5..<15 { step(number) }
         #expect(device.log.changes.count - before.0 == 10)
-        #expect(device.log.flushes.count - before.1 == 10)
+        #expect(device.log.flushes.count - before.1 == (isForced ? 0 : 10))
+        #expect(device.log.changes[before.0...].allSatisfy { $0.forceUnitAccess == isForced })
+    }
+
+    /// Appends of 4 KiB travel in the record; of 100 KB they go before it, and have the flush that the record needs.
+    @Test(arguments: [(4096, false), (4096, true), (100_000, false), (100_000, true)])
+    func requestsOfASyncedAppend(bytes: Int, isForced: Bool) throws {
+        let device = try JournalTests.recording(atomic: 512) { $0.supportsForceUnitAccess = isForced }
+        let volume = try VolumeHarness(device)
+        let handle = volume.open("/f", 0o102)
+        func append() { #expect(volume.write(handle, VolumeWorkload.bytes(bytes, seed: 1)) == bytes && volume.fsync(handle) == 0) }
+        append()
+        let before = (device.log.changes.count, device.log.flushes.count)
+        for _ in 0..<8 { append() }
+        let changes = device.log.changes[before.0...]
+        let records = changes.filter { JournalTests.journal.contains($0.offset) }
+        let data = changes.count - records.count
+        #expect(records.count == 8 && records.allSatisfy { $0.forceUnitAccess == isForced })
+        #expect(bytes > 65_536 ? data >= 8 : data == 0)
+        #expect(changes.filter(\.forceUnitAccess).count == (isForced ? 8 : 0))
+        #expect(device.log.flushes.count - before.1 == (isForced ? 0 : 8) + (bytes > 65_536 ? 8 : 0))
     }
 
     /// Data of fresh blocks is durable before the record that makes it reachable is written.

@@ -18,15 +18,17 @@ import Volume
         case .newerTailCountsAtOnce: try JournalTests.largeRecordInAFullRing(bug)
         case .replacedImagesAreForgotten: try JournalTests.syncedWriteThenReplaced(bug)
         case .appliedStepsAreDoneAgain: try JournalTests.syncedWriteThenReplacedAndAdopted(bug)
-        case .freedBlocksAreReusedUnderWrites: try JournalTests.freedUnderAWrite(bug)
+        case .freedBlocksAreReusedUnderWrites: try JournalTests.freedUnderAWrite(bug, discards: false) == nil ? nil : JournalTests.freedUnderAWrite(bug, discards: true)
+        case .discardedBlocksAreReusedAtOnce: try DiscardTests.writtenWhileBeingDiscarded(bug)
+        case .discardsBeforeDurable, .recordsAreNotForced: try crash(bug, audits: false)
         case .appliesBeforePublishing, .adoptionSkipsTheRecord: try adopt(bug)
         default: try crash(bug)
         }
     }
 
-    private static func crash(_ bug: PlantedBug) throws -> String? {
+    private static func crash(_ bug: PlantedBug, audits: Bool = true) throws -> String? {
         for seed in CrashTests.seeds {
-            if let problem = try CrashTests.hunt(seed, states: 250, bug: bug) { return problem }
+            if let problem = try CrashTests.hunt(seed, states: 250, bug: bug, audits: audits) { return problem }
         }
         return nil
     }

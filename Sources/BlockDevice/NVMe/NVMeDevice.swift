@@ -23,7 +23,7 @@ public final class NVMeDevice: BlockDevice {
         capabilities.logicalBlockSize = namespace.blockSize
         capabilities.atomicWriteUnit = namespace.atomicUnit
         capabilities.volatileCache = controller.hasVolatileCache
-        capabilities.supportsForceUnitAccess = true
+        capabilities.supportsForceUnitAccess = !identity.ignoresForcedWrites
         capabilities.supportsDiscard = identity.hasDeallocate
         capabilities.supportsWriteZeroes = identity.hasWriteZeroes
         capabilities.readOnly = readOnly || namespace.isWriteProtected

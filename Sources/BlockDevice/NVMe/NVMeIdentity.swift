@@ -28,6 +28,9 @@ package struct NVMeIdentity: Equatable, Sendable {
     /// What an orderly shutdown may take, in nanoseconds.
     package var shutdownTime: UInt64 = 5_000_000_000
 
+    /// QEMU's controller carries a forced write out as any other (its hw/nvme/ctrl.c, 7.2): a host that loses power may lose it.
+    package var ignoresForcedWrites: Bool { model == "QEMU NVMe Ctrl" }
+
     package static let bytes = 4096
 
     package init() {}

@@ -1,7 +1,7 @@
 /// Blocks and inodes of the allocation groups.
 ///
-/// Invariants: a set bit in a group's block bitmap is a block in use; `Group.pinned` marks blocks whose freeing is not durable yet, or that
-/// the device may still be writing: free in the bitmap, not given out. Counters in the group block equal the bitmaps.
+/// Invariants: a set bit in a group's block bitmap is a block in use; `Group.pinned` marks blocks whose freeing is not durable yet, that the
+/// device may still be writing, or that it is to be told of: free in the bitmap, not given out. Counters in the group block equal the bitmaps.
 /// `freeBlocks` (all groups) minus `reservedBlocks` (promised to delayed data) minus the system's reserve is what a user may still take.
 @safe struct GroupSummary {
     var freeBlocks: Int
@@ -54,11 +54,13 @@ extension Volume {
                     return (geometry.start(ofGroup: group) + UInt64(run.first), run.count)
                 }
             }
+            if letGoOfDiscards() { continue }
             if minimum == 1 { break }
             minimum = 1
         }
-        // What is free on paper waits for its record to be durable.
-        if pinnedBlocks > 0 { throw .durable(journal.openSequence) }
+        // What is free on paper waits for its record to be durable, or is being discarded.
+        if !heldFrees.isEmpty { throw .durable(journal.openSequence) }
+        if pinnedBlocks > 0 { throw .turn }
         throw .errno(Errno.noSpace)
     }
 

@@ -155,6 +155,7 @@ extension Volume {
             advanceJournal()
             if !progress && engine.runnable == 0 { break }
         }
+        if clock.monotonic >= discards.dueAt { advanceDiscards() }
         relieveStarvation()
     }
 
@@ -199,6 +200,7 @@ extension Volume {
         var earliest = queue.deadline
         if isReadOnly { return earliest }
         if journal.openLength > 0 && journal.phase == .idle { earliest = min(earliest ?? .max, journal.openedAt &+ commitAge) }
+        if discards.mayBegin && journal.phase == .idle { earliest = min(earliest ?? .max, discards.dueAt) }
         if engine.writingBack.count < Volume.writebackTasks, let oldest = oldestDirty { earliest = min(earliest ?? .max, oldest &+ commitAge) }
         return earliest
     }

@@ -6,6 +6,8 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case recordDoesNotWaitForData
     /// The data that a record points at is in the device's cache when the record goes out.
     case dataIsNotFlushed
+    /// A record that no flush follows is written like any other block.
+    case recordsAreNotForced
     /// The tail passes images of blocks that are dirty.
     case tailPassesDirtyBlocks
     /// The tail passes images of blocks whose home writes are not flushed.
@@ -28,6 +30,10 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case freedBlocksAreReusedAtOnce
     /// Freed blocks are given out while a write to them is on its way.
     case freedBlocksAreReusedUnderWrites
+    /// The device is told of freed blocks before their record is durable.
+    case discardsBeforeDurable
+    /// Blocks are given out while their discard is on its way.
+    case discardedBlocksAreReusedAtOnce
     /// Blocks whose data a live record holds are overwritten in place.
     case loggedDataIsOverwrittenInPlace
     /// The same for blocks that became unwritten extents.

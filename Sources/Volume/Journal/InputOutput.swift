@@ -28,22 +28,28 @@ extension Volume {
     }
 
     /// One contiguous area of memory to or from consecutive blocks.
-    func submitIO(_ operation: DeviceOperation, block: UInt64, address: UnsafeMutableRawPointer, length: Int, purpose: PendingIO.Purpose) -> Bool {
+    func submitIO(
+        _ operation: DeviceOperation, block: UInt64, address: UnsafeMutableRawPointer, length: Int, forceUnitAccess: Bool = false, purpose: PendingIO.Purpose
+    ) -> Bool {
         let slot = takeIO(purpose)
         let segment = unsafe DeviceSegment(address: address, length: length)
         let accepted = unsafe withUnsafePointer(to: segment) {
             unsafe queue.submit(
                 operation, offset: block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: $0, count: 1), length: length,
-                forceUnitAccess: false, tag: UInt64(slot))
+                forceUnitAccess: forceUnitAccess, tag: UInt64(slot))
         }
         if !accepted { dropIO(slot) }
         return accepted
     }
 
-    func submitFlush(_ purpose: PendingIO.Purpose) -> Bool {
+    func submitFlush(_ purpose: PendingIO.Purpose) -> Bool { submitRange(.flush, block: 0, length: 0, purpose: purpose) }
+
+    /// A request without memory.
+    func submitRange(_ operation: DeviceOperation, block: UInt64, length: Int, purpose: PendingIO.Purpose) -> Bool {
         let slot = takeIO(purpose)
         let accepted = unsafe queue.submit(
-            .flush, offset: 0, segments: UnsafeBufferPointer(start: nil, count: 0), length: 0, forceUnitAccess: false, tag: UInt64(slot))
+            operation, offset: block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: nil, count: 0), length: length,
+            forceUnitAccess: false, tag: UInt64(slot))
         if !accepted { dropIO(slot) }
         return accepted
     }
@@ -85,8 +91,9 @@ extension Volume {
             any = true
             let slot = Int(completion.tag)
             guard slot < pendingIOs.count, pendingIOs[slot].purpose != .none else { continue }
-            let io = pendingIOs[slot]
-            dropIO(slot)
+            var io = PendingIO()
+            swap(&io, &pendingIOs[slot])
+            freeIOs.append(slot)
             switch io.purpose {
             case .fill: for frame in io.frames { filled(Int(frame), error: completion.error) }
             case .directRead: if let transfer = directTransfers.removeValue(forKey: slot) { directlyRead(io, transfer, error: completion.error) }
@@ -100,7 +107,8 @@ extension Volume {
                 if completion.error == 0 { journalRecordDurable() } else { stopWriting("the device cannot flush (errno \(completion.error))") }
             case .checkpointFlush:
                 if completion.error == 0 { checkpointFlushed() } else { stopWriting("the device cannot flush (errno \(completion.error))") }
-            case .discard, .none: break
+            case .discard: discarded(error: completion.error)
+            case .none: break
             }
         }
         return any
@@ -244,6 +252,12 @@ extension Volume {
         setPinned(group, start, count, true)
         heldFrees.append((sequence, start, count))
         pinnedBlocks += Int(count)
+        if journal.bug == .discardsBeforeDurable { releasePinned() }
+    }
+
+    func unpin(_ start: UInt64, _ count: UInt64) {
+        setPinned(geometry.group(ofBlock: start), start, count, false)
+        pinnedBlocks -= Int(count)
     }
 
     private func setPinned(_ group: Int, _ start: UInt64, _ count: UInt64, _ value: Bool) {
@@ -255,12 +269,12 @@ extension Volume {
         }
     }
 
-    /// Freed blocks whose record is durable, and that no write in flight can still hit, become reusable, and are discarded.
+    /// Freed blocks whose record is durable, and that no write in flight can still hit, become reusable when the device has been told of them.
     func releasePinned() {
         var kept = 0
         for index in 0..<heldFrees.count {
             let entry = heldFrees[index]
-            let busy = entry.sequence > journal.durableSequence
+            let busy = entry.sequence > journal.durableSequence && journal.bug != .discardsBeforeDurable
                 || !directTransfers.isEmpty && isReadDirectly(entry.start, entry.count)
                 || detachedImages.contains { $0.block >= entry.start && $0.block < entry.start + entry.count } && journal.bug != .freedBlocksAreReusedUnderWrites
             if busy {
@@ -268,8 +282,7 @@ extension Volume {
                 kept += 1
                 continue
             }
-            setPinned(geometry.group(ofBlock: entry.start), entry.start, entry.count, false)
-            pinnedBlocks -= Int(entry.count)
+            awaitDiscard(entry.start, entry.count)
         }
         heldFrees.removeLast(heldFrees.count - kept)
     }

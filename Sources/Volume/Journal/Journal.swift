@@ -227,7 +227,8 @@ extension Volume {
         let checksum = unsafe dashfs_crc32c(0, buffer, size)
         record.set(60, checksum)
         let block = superblock.journalStart + journal.sealedPosition % journal.ring
-        guard unsafe submitIO(.write, block: block, address: buffer, length: size, purpose: .journalRecord) else { return }
+        let force = recordsAreForced && journal.bug != .recordsAreNotForced
+        guard unsafe submitIO(.write, block: block, address: buffer, length: size, forceUnitAccess: force, purpose: .journalRecord) else { return }
         journal.phase = .writing
         journal.previousChecksum = checksum
         journal.head = journal.sealedPosition + UInt64(journal.sealedBlocks)
@@ -241,8 +242,12 @@ extension Volume {
         writeRecord()
     }
 
+    /// Durable when it is written, where the device can do that: no flush follows. A flush here would have nothing else to cover: the data that
+    /// the record points at is flushed before it, and home writes have a flush of their own before the tail passes them.
+    private var recordsAreForced: Bool { capabilities.volatileCache && capabilities.supportsForceUnitAccess }
+
     func journalRecordWritten() {
-        if capabilities.volatileCache {
+        if capabilities.volatileCache && !recordsAreForced {
             journal.phase = .flushing
             if !submitFlush(.journalFlush) { retryFlush = true }
         } else {

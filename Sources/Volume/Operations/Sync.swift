@@ -59,6 +59,8 @@ extension Volume {
             if isReadOnly { throw .errno(Errno.io) }
             throw .durable(progress.target)
         }
+        // Whoever syncs all comes to a rest: nobody waits for these.
+        discards.dueAt = 0
         return Outcome(-Int64(progress.failure))
     }
 
@@ -72,10 +74,11 @@ extension Volume {
             return cleanShutdownDone
         }
         checkpoint.drain = true
+        discards.dueAt = 0
         if journal.openLength > 0 || journal.openHadOrdered { journal.wanted = max(journal.wanted, journal.openSequence) }
         poll()
         let isQuiet = dirtySince.count <= abandoned.count && journal.openLength == 0 && journal.phase == .idle && checkpoint.phase == .idle
-            && queue.inFlight == 0 && engine.runnable == 0 && !engine.parked.contains { $0.task != .request }
+            && discards.isEmpty && queue.inFlight == 0 && engine.runnable == 0 && !engine.parked.contains { $0.task != .request }
         if isQuiet && cache.needingWriteback == 0 && cache.checkpointCount == 0 {
             superblock.clean = true
             writeSuperblocks()

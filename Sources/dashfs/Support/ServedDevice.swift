@@ -14,7 +14,7 @@ struct ServedDevice {
     /// Requests in flight at once.
     static let queueDepth = 256
 
-    init(_ name: DeviceName, cache: UInt64, readOnly: Bool, options: FileDevice.Options, withoutIOMMU: Bool) throws(Failure) {
+    init(_ name: DeviceName, cache: UInt64, readOnly: Bool, discard: Bool, options: FileDevice.Options, withoutIOMMU: Bool) throws(Failure) {
         let memory = UInt64(max(0, sysconf(Int32(_SC_PHYS_PAGES)))) * UInt64(blockSize)
         guard cache < memory else {
             throw Failure(.usage, "--cache \(ByteSize.format(cache)): this machine has \(Quantity.text(memory)) of memory; give at most half of that")
@@ -25,6 +25,8 @@ struct ServedDevice {
         var configuration = Volume.Configuration()
         configuration.cacheFrames = max(64, Int(min(cache / UInt64(blockSize), 1 << 28)))
         configuration.readOnly = readOnly
+        // Memory has nothing to gain from it, and zeroes what it is told of.
+        if case .memory = name { configuration.discard = false } else { configuration.discard = discard }
         configuration.nonce = random.next()
         do throws(VolumeError) {
             if case .memory = name { try Volume.formatFresh(queue, device.capabilities) }
