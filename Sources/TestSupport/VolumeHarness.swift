@@ -169,16 +169,18 @@ import Volume
     package func close(_ handle: Int64) -> Int64 { run(.close) { $0.handle = Int32(truncatingIfNeeded: handle) }.result }
 
     package func write(_ handle: Int64, _ bytes: [UInt8], at offset: Int64 = -1) -> Int64 {
-        var bytes = bytes
-        let count = bytes.count
-        return unsafe bytes.withUnsafeMutableBytes { raw in
-            run(.write) {
-                $0.handle = Int32(truncatingIfNeeded: handle)
-                $0.offset = offset
-                $0.length = UInt64(count)
-                unsafe $0.buffer = raw.baseAddress
-                $0.bufferLength = count
-            }.result
+        let aligned = AlignedBytes(bytes.isEmpty ? [0] : bytes)
+        return (startWrite(handle, aligned, count: bytes.count, at: offset) ?? wait()).result
+    }
+
+    /// nil: parked; `bytes` may be read until its answer has come.
+    package func startWrite(_ handle: Int64, _ bytes: AlignedBytes, count: Int? = nil, at offset: Int64) -> Completion? {
+        start(.write) {
+            $0.handle = Int32(truncatingIfNeeded: handle)
+            $0.offset = offset
+            $0.bufferLength = count ?? bytes.count
+            $0.length = UInt64($0.bufferLength)
+            unsafe $0.buffer = bytes.buffer.baseAddress
         }
     }
 

@@ -109,7 +109,7 @@ import BlockDevice
     var pendingIOs: [PendingIO] = []
     var freeIOs: [Int] = []
     /// By the number of the I/O.
-    var directTransfers: [Int: DirectTransfer] = [:]
+    var directPieces: [Int: DirectPiece] = [:]
     var segments: [DeviceSegment] = []
     var pendingOrdered: [(block: UInt64, frames: [UInt32], sequence: UInt64)] = []
     var detachedImages: [DetachedImage] = []

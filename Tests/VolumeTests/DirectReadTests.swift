@@ -137,7 +137,8 @@ import Volume
         let (volume, device, bytes) = try heldRead(content)
         let writer = volume.open("/f", 2)
         let new = [UInt8](repeating: 0x77, count: Self.page)
-        #expect(volume.startWrite(writer, new, at: Int64(3 * Self.page)) == nil, "the page is on its way")
+        let source = AlignedBytes(new)
+        #expect(volume.startWrite(writer, source, at: Int64(3 * Self.page)) == nil, "the page is on its way")
         device.schedule.holdsLongReads = false
         let answers = [volume.wait(), volume.wait()].map(\.result).sorted()
         #expect(answers == [Int64(Self.page), Int64(32 * Self.page)])

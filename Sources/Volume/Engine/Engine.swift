@@ -10,8 +10,8 @@ struct Engine {
         case finished
         /// Fills under way.
         case blocks
-        /// Its own read past the cache is under way: nothing else wakes it, because the device reaches the caller's memory.
-        case directRead
+        /// Its own transfer past the cache is under way: nothing else wakes it, because the device reaches the caller's memory.
+        case directTransfer
         case frames
         case journal
         case durable(UInt64)
@@ -35,10 +35,10 @@ struct Engine {
         var waitFor: [UInt32] = []
         var pins: [(frame: Int, content: UInt32)] = []
         var cancelled = false
-        /// Requests of its own read past the cache that are under way; bytes that came, or -1 where they are void; where the call began.
-        var directTransfers = 0
+        /// Pieces of its own transfer past the cache that are under way; bytes that were moved, or -1 where they are void; where the call began.
+        var directPieces = 0
         var directBytes = 0
-        var directStart: Int64 = 0
+        var directStart: UInt64 = 0
         /// An errno that a fill ended with.
         var failure: Int32 = 0
         /// Write-back tasks that have failed while it was here and as many frames stayed dirty; and how many those were at the last of them.
@@ -362,9 +362,9 @@ extension Volume {
                 let frame = tx.touched(number)
                 if cache.header(frame).state != .empty { parked.pins.append((frame, cache.pin(frame))) }
             }
-            if let read = tx.directRead {
-                tx.directRead = nil
-                if !start(read, for: parked) {
+            if let transfer = tx.directTransfer {
+                tx.directTransfer = nil
+                if !start(transfer, for: parked) {
                     parked.reason = .frames
                     framesStarved = true
                     unpinUnlessOldest(parked)
@@ -420,7 +420,7 @@ extension Volume {
     func wake(_ parked: Engine.Parked) {
         switch parked.reason {
         case .runnable: return
-        case .directRead where parked.directTransfers > 0: return
+        case .directTransfer where parked.directPieces > 0: return
         default: break
         }
         parked.reason = .runnable

@@ -34,6 +34,10 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case discardsBeforeDurable
     /// Blocks are given out while their discard is on its way.
     case discardedBlocksAreReusedAtOnce
+    /// A write past the cache is not covered by the next flush.
+    case directWritesAreNotFlushed
+    /// Blocks are taken from a file while they are being written past the cache.
+    case filesAreCutUnderDirectWrites
     /// Blocks whose data a live record holds are overwritten in place.
     case loggedDataIsOverwrittenInPlace
     /// The same for blocks that became unwritten extents.

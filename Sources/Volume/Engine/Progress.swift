@@ -8,6 +8,8 @@ package struct Progress: Sendable {
     /// fsync: the record that must be durable, once fixed.
     package var target: UInt64 = 0
     package var phase: UInt8 = 0
+    /// Some of what a write has moved is in the cache.
+    package var wasCached = false
     /// sync: the errno of a file whose write-back failed; the others still get theirs.
     package var failure: Int32 = 0
     /// The inode whose range ticket this request holds (0: none).

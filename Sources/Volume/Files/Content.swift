@@ -65,12 +65,12 @@ extension Volume {
             } else {
                 let file = try inode(description.inode, tx)
                 if description.flags & OpenFlag.direct != 0, from == page * Volume.pageSize,
-                    let direct = unsafe try directRead(file, page, end: (offset + count) / Volume.pageSize, start: start, into: target, tx)
+                    let direct = unsafe try directRead(file, page, end: (offset + count) / Volume.pageSize, start: UInt64(start), into: target, tx)
                 {
                     // What lies before it comes first: bytes of a page that the cache is still to get, or of one that it has.
                     if missed { break }
                     if page == firstPage {
-                        tx.directRead = direct
+                        tx.directTransfer = direct
                         throw .missing
                     }
                     tx.nextProgress.moved = moved + (from - offset)
@@ -210,8 +210,20 @@ extension Volume {
         guard offset < Volume.maximumSize else { throw .errno(Errno.tooBig) }
         let count = min(wanted - moved, Volume.maximumSize - offset)
         guard let buffer = unsafe request.buffer else { throw .errno(Errno.invalid) }
+        let file = try inode(description.inode, tx)
+        if description.flags & OpenFlag.direct != 0 && !Volume.hasSetID(file) {
+            let isForced = synchronous && capabilities.volatileCache && capabilities.supportsForceUnitAccess
+            if moved == wanted {
+                return try finishDirectWrite(request, description, file, base, isDurable: isForced || !capabilities.volatileCache, progress, tx)
+            }
+            if let direct = try unsafe directWrite(file, offset: offset, count: count, start: base, isForced: isForced, from: buffer + Int(moved), tx) {
+                tx.directTransfer = direct
+                throw .missing
+            }
+        }
         let taken = try unsafe writeBytes(
-            try inode(description.inode, tx), offset: offset, from: buffer + Int(moved), count: count, credentials: credentials(request), tx)
+            file, offset: offset, from: buffer + Int(moved), count: count, credentials: credentials(request), tx)
+        tx.nextProgress.wasCached = true
         tx.nextProgress.moved = moved + taken
         if request.offset < 0 { try descriptionForWrite(description.slot, tx).offset = Int64(offset + taken) }
         if taken < count {
@@ -225,6 +237,24 @@ extension Volume {
             return .more
         }
         return Outcome(Int64(moved + taken))
+    }
+
+    /// The last blocks of a write have gone past the cache.
+    /// - Parameter isDurable: those that have gone that way are.
+    private func finishDirectWrite(
+        _ request: Request, _ description: Description, _ file: Inode, _ base: UInt64, isDurable: Bool, _ progress: Progress, _ tx: Transaction
+    ) throws(Stop) -> Outcome {
+        let core = try coreForWrite(file, tx)
+        core.modificationTime = now
+        core.changeTime = now
+        markAttributesDirty(core, timesOnly: true, tx)
+        if request.offset < 0 { try descriptionForWrite(description.slot, tx).offset = Int64(base + progress.moved) }
+        if description.flags & OpenFlag.dataSync != 0 && !(isDurable && !progress.wasCached && description.flags & OpenFlag.sync != OpenFlag.sync) {
+            tx.nextProgress.phase = 1
+            tx.nextProgress.done = 0
+            return .more
+        }
+        return Outcome(Int64(progress.moved))
     }
 
     /// Puts bytes into the file at `offset`: inline where they fit, else into frames of their own. How many fitted into this transaction.

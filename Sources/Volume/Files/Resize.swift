@@ -155,6 +155,7 @@ extension Volume {
         let size = max(liveSize(inode, tx), inode.size)
         let to = min(to, (size + Volume.pageSize - 1) / Volume.pageSize)
         guard from < to else { return }
+        try requireNoDirectWrite(inode.number)
         tx.drops.append(Transaction.Drop(owner: inode.number, first: from, last: to - 1))
         let reserved = cache.reservedFrames(inode.number, from: from, to: to - 1)
         if reserved > 0 {

@@ -2,7 +2,7 @@ import BlockDevice
 
 /// Requests to the device and what their completions mean. The only file that submits I/O while the volume runs.
 struct PendingIO {
-    enum Purpose { case fill, directRead, ordered, home, journalRecord, journalDataFlush, journalFlush, checkpointFlush, discard, none }
+    enum Purpose { case fill, direct, ordered, home, journalRecord, journalDataFlush, journalFlush, checkpointFlush, discard, none }
     var purpose = Purpose.none
     var frames: [UInt32] = []
     /// Journal sequence whose record waits for an ordered write.
@@ -68,17 +68,17 @@ extension Volume {
         return accepted
     }
 
-    /// Consecutive blocks to memory of a caller's, with frames that stand for them.
-    func submitDirectRead(_ transfer: DirectTransfer, into target: UnsafeMutableRawPointer, frames: [UInt32]) -> Bool {
-        let slot = takeIO(.directRead, frames: frames)
+    /// Consecutive blocks to or from memory of a caller's, with frames that stand for them.
+    func submitDirect(_ piece: DirectPiece, _ memory: UnsafeMutableRawPointer, frames: [UInt32]) -> Bool {
+        let slot = takeIO(.direct, frames: frames)
         let length = frames.count * BlockLayout.size
-        let segment = unsafe DeviceSegment(address: target, length: length)
+        let segment = unsafe DeviceSegment(address: memory, length: length)
         let accepted = unsafe withUnsafePointer(to: segment) {
             unsafe queue.submit(
-                .read, offset: transfer.block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: $0, count: 1), length: length,
-                forceUnitAccess: false, tag: UInt64(slot))
+                piece.isWrite ? .write : .read, offset: piece.block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: $0, count: 1), length: length,
+                forceUnitAccess: piece.isForced, tag: UInt64(slot))
         }
-        if accepted { directTransfers[slot] = transfer } else { dropIO(slot) }
+        if accepted { directPieces[slot] = piece } else { dropIO(slot) }
         return accepted
     }
 
@@ -96,7 +96,7 @@ extension Volume {
             freeIOs.append(slot)
             switch io.purpose {
             case .fill: for frame in io.frames { filled(Int(frame), error: completion.error) }
-            case .directRead: if let transfer = directTransfers.removeValue(forKey: slot) { directlyRead(io, transfer, error: completion.error) }
+            case .direct: if let piece = directPieces.removeValue(forKey: slot) { directlyMoved(io, piece, error: completion.error) }
             case .ordered: orderedWritten(io, error: completion.error)
             case .home: homeWritten(io, error: completion.error)
             case .journalRecord:
@@ -275,7 +275,7 @@ extension Volume {
         for index in 0..<heldFrees.count {
             let entry = heldFrees[index]
             let busy = entry.sequence > journal.durableSequence && journal.bug != .discardsBeforeDurable
-                || !directTransfers.isEmpty && isReadDirectly(entry.start, entry.count)
+                || !directPieces.isEmpty && isMovedDirectly(entry.start, entry.count)
                 || detachedImages.contains { $0.block >= entry.start && $0.block < entry.start + entry.count } && journal.bug != .freedBlocksAreReusedUnderWrites
             if busy {
                 heldFrees[kept] = entry

@@ -62,7 +62,7 @@
     private(set) var touchedCount = 0
     private(set) var missing = List<Missing>(capacity: 256)
     /// What the operation stops for in place of missing blocks.
-    var directRead: Volume.DirectRead?
+    var directTransfer: Volume.DirectTransfer?
     private(set) var freed = List<FreedExtent>()
     /// Blocks that a file keeps and whose bytes do not count any more.
     var retired = List<Extent>()
