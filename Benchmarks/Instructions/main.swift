@@ -18,6 +18,16 @@ import TestSupport
 import Volume
 import Wire
 
+extension DeviceQueue {
+    /// By the device's interrupt, where it has one; it has been armed.
+    fileprivate func sleepUntilAnswered() {
+        guard wakeupDescriptor >= 0 else { return _ = usleep(5000) }
+        var wait = pollfd(fd: wakeupDescriptor, events: Int16(POLLIN), revents: 0)
+        unsafe _ = poll(&wait, 1, 1000)
+        _ = dashfs_eventfd_take(wakeupDescriptor)
+    }
+}
+
 /// Everything is local to one function: globals of a main file would be the main actor's, and asking for it costs more than some of the operations.
 func measure() throws {
     var arguments = CommandLine.arguments
@@ -53,7 +63,7 @@ func measure() throws {
             server.step()
             if counting, memory.queue.inFlight > 0, !channel.isComplete(tag) {
                 dashfs_count_off()
-                usleep(5000)
+                memory.queue.sleepUntilAnswered()
                 dashfs_count_on()
             }
         }
@@ -98,7 +108,10 @@ func measure() throws {
     }
     func times(_ body: (Int) -> Int64) {
         // An emulator may be done before the file's clock has ticked: each read would then set the time of access.
-        if marks { usleep(20_000) }
+        if marks {
+            usleep(20_000)
+            memory.queue.armWakeup()
+        }
         for n in 0..<count {
             counting = marks
             if marks { dashfs_count_on() }
@@ -114,9 +127,11 @@ func measure() throws {
     case "read": times { transfer(.read, file, Int64($0 & 63) * 4096, 4096) }
     case "overwrite": times { transfer(.write, file, Int64($0 & 63) * 4096, 4096) }
     case "durable":
-        // O_DSYNC. The first round has filled the journal, so that blocks go home while it is measured.
-        let durable = open("/a/b/durable", 0o10102)
-        for block in 0..<1024 { _ = transfer(.write, durable, Int64(block) * 4096, 4096) }
+        // O_DIRECT and O_DSYNC, over blocks that lie where they belong.
+        let written = open("/a/b/durable", 0o102)
+        for block in 0..<1024 { _ = transfer(.write, written, Int64(block) * 4096, 4096) }
+        _ = simple(.fsync, written)
+        let durable = open("/a/b/durable", 0o50002)
         times { transfer(.write, durable, Int64($0 & 1023) * 4096, 4096) }
     case "append": times { transfer(.write, file, Int64($0 + 64) * 4096, 4096) }
     case "stat":

@@ -108,8 +108,7 @@ import BlockDevice
     var checkpoint = Checkpoint()
     var pendingIOs: [PendingIO] = []
     var freeIOs: [Int] = []
-    /// By the number of the I/O.
-    var directPieces: [Int: DirectPiece] = [:]
+    var directPieces: [DirectPiece] = []
     var segments: [DeviceSegment] = []
     var pendingOrdered: [(block: UInt64, frames: [UInt32], sequence: UInt64)] = []
     var detachedImages: [DetachedImage] = []

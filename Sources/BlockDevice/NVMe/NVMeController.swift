@@ -373,13 +373,12 @@ import Glibc
 
     // MARK: Queues
 
-    /// A ring for one more queue, made by the controller before this returns.
-    func takeRing(for queue: NVMeQueue, entries: Int) throws(DeviceError) -> NVMeRing {
+    /// A ring for one more queue, made by the controller before this returns; nobody has it before it is given away.
+    func takeRing(entries: Int) throws(DeviceError) -> NVMeRing {
         func refuse(_ errno: Int32, _ message: String) -> DeviceError { DeviceError(device: transport.name, errno: errno, message: message) }
         guard phase == .ready else { throw refuse(EIO, "the controller is not ready") }
         let entries = min(max(entries, 2), capabilities.maximumEntries)
         if let index = queues.indices.first(where: { queues[$0].queue == nil && rings[$0].entries >= entries }) {
-            queues[index].queue = queue
             return rings[index]
         }
         let ring: NVMeRing
@@ -387,13 +386,12 @@ import Glibc
             ring = try NVMeRing(number: rings.count + 1, entries: entries, transport: transport, capabilities: capabilities)
             if usesShadows, let shadows { ring.useShadows(doorbells: shadows.doorbells, events: shadows.events) }
             rings.append(ring)
-            queues.append(QueuePlace(queue: queue))
+            queues.append(QueuePlace())
             ask(.completionQueue(ring.number))
         } else if let index = queues.firstIndex(where: { $0.queue == nil }) {
             // Its last user asked for less.
             ring = try NVMeRing(number: index + 1, entries: entries, transport: transport, capabilities: capabilities)
             rings[index] = ring
-            queues[index].queue = queue
             ask(.deleteSubmissionQueue(ring.number))
         } else {
             throw refuse(EBUSY, "the controller has \(queueLimit) queues and all are in use")
@@ -413,6 +411,7 @@ import Glibc
         begin()
     }
 
+    func give(_ ring: NVMeRing, to queue: NVMeQueue) { queues[ring.number - 1].queue = queue }
     func giveRingBack(_ ring: NVMeRing) { queues[ring.number - 1].queue = nil }
 
     // MARK: Trouble

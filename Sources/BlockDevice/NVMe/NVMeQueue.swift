@@ -47,8 +47,10 @@ import Glibc
     private let controller: NVMeController
     private let namespaceBlock: Int
     private let capabilities: DeviceCapabilities
-    private var ring: NVMeRing?
-    private var slots: [Slot]
+    private let ring: NVMeRing
+    /// `depth` of them: reached through a pointer, because nothing on a request's way counts references.
+    private let slots: UnsafeMutablePointer<Slot>
+    private let depth: Int
     private var free: [Int32]
     private var waiting: SlotBacklog
     private var refused: CompletionBacklog
@@ -77,7 +79,7 @@ import Glibc
         self.controller = controller
         self.capabilities = capabilities
         namespaceBlock = controller.namespace.blockSize
-        slots = [Slot](repeating: Slot(), count: depth)
+        self.depth = depth
         free = (0..<Int32(depth)).reversed()
         bounced = [[DeviceSegment]](repeating: [], count: depth)
         waiting = SlotBacklog(depth: depth)
@@ -85,15 +87,19 @@ import Glibc
         finished = CompletionBacklog(depth: depth)
         listBytes = NVMePages.listBytes(transfer: capabilities.maximumTransfer)
         lists = try controller.transport.allocate(bytes: listBytes * depth)
-        ring = try controller.takeRing(for: self, entries: depth + 1)
+        ring = try controller.takeRing(entries: depth + 1)
+        unsafe slots = .allocate(capacity: depth)
+        unsafe slots.initialize(repeating: Slot(), count: depth)
+        controller.give(ring, to: self)
     }
 
     /// Nothing is in flight any more: the controller may use the ring for another queue.
     deinit {
-        if let ring { controller.giveRingBack(ring) }
+        controller.giveRingBack(ring)
+        unsafe slots.deallocate()
     }
 
-    var room: Int { slots.count - inFlight }
+    var room: Int { depth - inFlight }
     var maximumTransfer: Int { capabilities.maximumTransfer }
 
     // MARK: Submission
@@ -102,7 +108,7 @@ import Glibc
         _ operation: DeviceOperation, offset: UInt64, segments: UnsafeBufferPointer<DeviceSegment>, length: Int,
         forceUnitAccess: Bool, tag: UInt64
     ) -> Bool {
-        guard inFlight < slots.count, let index = free.last.map(Int.init) else { return false }
+        guard inFlight < depth, let index = free.last.map(Int.init) else { return false }
         var error = unsafe capabilities.check(
             operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
         if case .givenUp(let errno) = controller.phase { error = error == 0 ? errno : error }
@@ -112,7 +118,7 @@ import Glibc
             return true
         }
         var slot = Slot()
-        slot.turn = slots[index].turn
+        slot.turn = unsafe slots[index].turn
         slot.operation = operation
         slot.forceUnitAccess = forceUnitAccess
         slot.tag = tag
@@ -123,7 +129,7 @@ import Glibc
         }
         slot.state = .waiting
         free.removeLast()
-        slots[index] = slot
+        unsafe slots[index] = slot
         waiting.append(index)
         inFlight += 1
         counters.count(operation, length: length)
@@ -174,7 +180,7 @@ import Glibc
         }
         guard let number = freeBounces.popLast() else { return false }
         let memory = bounces[number]
-        if slots[index].operation == .write {
+        if unsafe slots[index].operation == .write {
             var at = 0
             for segment in bounced[index] {
                 unsafe (memory.pointer + at).copyMemory(from: segment.address, byteCount: segment.length)
@@ -182,9 +188,9 @@ import Glibc
             }
         }
         var pages = unsafe NVMePages(list: lists.pointer + index * listBytes, listAddress: lists.address + UInt64(index * listBytes))
-        for page in 0..<slots[index].length / blockSize { pages.append(memory.address + UInt64(page * blockSize)) }
-        slots[index].bounce = number
-        (slots[index].first, slots[index].second) = pages.pointers
+        for page in unsafe 0..<slots[index].length / blockSize { pages.append(memory.address + UInt64(page * blockSize)) }
+        unsafe slots[index].bounce = number
+        (unsafe slots[index].first, unsafe slots[index].second) = pages.pointers
         return true
     }
 
@@ -202,11 +208,10 @@ import Glibc
 
     /// Puts what waits in the ring, where the controller takes requests.
     func send() {
-        guard controller.phase == .ready, let ring else { return }
-        guard waiting.count > 0 else { return }
+        guard waiting.count > 0, controller.phase == .ready else { return }
         let deadline = controller.transport.now &+ controller.options.commandTimeout
         while let index = waiting.first, ring.room > 0 {
-            if slots[index].needsBounce, !bounce(index) {
+            if unsafe slots[index].needsBounce, !bounce(index) {
                 // The next one that is given back goes to it.
                 if bounces.count > freeBounces.count { break }
                 waiting.removeFirst()
@@ -214,18 +219,18 @@ import Glibc
                 continue
             }
             waiting.removeFirst()
-            slots[index].turn = (slots[index].turn + 1) % Slot.turns
+            unsafe slots[index].turn = (slots[index].turn + 1) % Slot.turns
             ring.append(command(index))
-            slots[index].state = .sent
-            slots[index].deadline = deadline
-            slots[index].attempts += 1
+            unsafe slots[index].state = .sent
+            unsafe slots[index].deadline = deadline
+            unsafe slots[index].attempts += 1
             sent += 1
         }
         ring.ring()
     }
 
     private func command(_ index: Int) -> NVMeCommand {
-        let slot = slots[index]
+        let slot = unsafe slots[index]
         var command: NVMeCommand
         let block = (slot.offset + UInt64(slot.done)) / UInt64(namespaceBlock)
         switch slot.operation {
@@ -250,7 +255,7 @@ import Glibc
     }
 
     /// No queue has more than 4096 slots.
-    private func identifier(_ index: Int) -> UInt16 { UInt16(index) | slots[index].turn << 12 }
+    private func identifier(_ index: Int) -> UInt16 { unsafe UInt16(index) | slots[index].turn << 12 }
 
     /// Bytes of the slot's next command: the number of blocks has 16 bits, and 32 in a range to deallocate.
     private func step(_ slot: Slot) -> Int {
@@ -279,7 +284,7 @@ import Glibc
 
     /// Takes answers from the ring; now and then lets the controller look after itself. False where nothing came.
     private func take() -> Bool {
-        guard let ring, controller.phase == .ready else {
+        guard controller.phase == .ready else {
             controller.tend()
             return finished.count > 0
         }
@@ -304,22 +309,22 @@ import Glibc
 
     private func answered(_ completion: NVMeCompletion) {
         let index = Int(completion.identifier & 0xFFF)
-        guard index < slots.count, slots[index].state == .sent || slots[index].state == .overdue, completion.identifier == identifier(index) else {
+        guard index < depth, unsafe slots[index].state == .sent || slots[index].state == .overdue, completion.identifier == identifier(index) else {
             return controller.note("the controller answers a request that is not under way (\(completion.identifier))")
         }
         sent -= 1
         if completion.status == NVMeCompletion.success {
             controller.succeeded()
-            if slots[index].operation == .writeZeroes || slots[index].operation == .discard {
-                slots[index].done += step(slots[index])
-                if slots[index].done < slots[index].length {
-                    slots[index].attempts = 0
+            if unsafe slots[index].operation == .writeZeroes || slots[index].operation == .discard {
+                unsafe slots[index].done += step(slots[index])
+                if unsafe slots[index].done < slots[index].length {
+                    unsafe slots[index].attempts = 0
                     return again(index)
                 }
             }
             return finish(index, 0)
         }
-        if completion.isTransient, slots[index].attempts < Self.attempts { return rest(index, completion) }
+        if completion.isTransient, unsafe slots[index].attempts < Self.attempts { return rest(index, completion) }
         controller.note("a request fails with \(completion.statusText)")
         finish(index, completion.error)
     }
@@ -328,15 +333,15 @@ import Glibc
     private func rest(_ index: Int, _ completion: NVMeCompletion) {
         if completion.status == NVMeCompletion.Status.abortedByRequest || completion.status == NVMeCompletion.Status.abortedByDeletion { return again(index) }
         let asked = completion.retryDelay > 0 ? controller.identity.retryDelays[Int(completion.retryDelay) - 1] : 0
-        slots[index].state = .resting
-        slots[index].deadline = controller.transport.now &+ (asked > 0 ? asked : Self.rest * UInt64(slots[index].attempts))
+        unsafe slots[index].state = .resting
+        unsafe slots[index].deadline = controller.transport.now &+ (asked > 0 ? asked : Self.rest * UInt64(slots[index].attempts))
         releaseBounce(index)
         resting += 1
     }
 
     private func wakeResting() {
         let now = controller.transport.now
-        for index in slots.indices where slots[index].state == .resting && now >= slots[index].deadline {
+        for index in 0..<depth where unsafe slots[index].state == .resting && now >= slots[index].deadline {
             resting -= 1
             again(index)
         }
@@ -344,20 +349,20 @@ import Glibc
     }
 
     private func again(_ index: Int) {
-        slots[index].state = .waiting
+        unsafe slots[index].state = .waiting
         releaseBounce(index)
         waiting.append(index)
     }
 
     /// Who waits holds none: those before it may need it.
     private func releaseBounce(_ index: Int) {
-        guard slots[index].bounce >= 0 else { return }
-        freeBounces.append(slots[index].bounce)
-        slots[index].bounce = -1
+        guard unsafe slots[index].bounce >= 0 else { return }
+        freeBounces.append(unsafe slots[index].bounce)
+        unsafe slots[index].bounce = -1
     }
 
     private func finish(_ index: Int, _ error: Int32) {
-        let slot = slots[index]
+        let slot = unsafe slots[index]
         if slot.bounce >= 0, slot.operation == .read, error == 0 {
             var at = 0
             for segment in bounced[index] {
@@ -366,7 +371,7 @@ import Glibc
             }
         }
         releaseBounce(index)
-        slots[index].state = .free
+        unsafe slots[index].state = .free
         free.append(Int32(index))
         finished.append(DeviceCompletion(tag: slot.tag, error: error))
     }
@@ -375,14 +380,14 @@ import Glibc
 
     /// Asks for the end of what has not been answered in time; resets the controller where that does not help.
     func lookAtDeadlines(_ now: UInt64) {
-        guard sent > 0, let ring else { return }
-        for index in slots.indices where slots[index].state == .sent || slots[index].state == .overdue {
-            guard now >= slots[index].deadline else { continue }
-            if slots[index].state == .sent, controller.abort(queue: ring.number, identifier: identifier(index)) {
+        guard sent > 0 else { return }
+        for index in 0..<depth where unsafe slots[index].state == .sent || slots[index].state == .overdue {
+            guard unsafe now >= slots[index].deadline else { continue }
+            if unsafe slots[index].state == .sent, controller.abort(queue: ring.number, identifier: identifier(index)) {
                 controller.note("request \(index) is not answered within \(controller.options.commandTimeout / 1_000_000) ms: it is aborted")
-                slots[index].state = .overdue
-                slots[index].deadline = now &+ controller.options.commandTimeout / 2
-            } else if slots[index].state == .overdue {
+                unsafe slots[index].state = .overdue
+                unsafe slots[index].deadline = now &+ controller.options.commandTimeout / 2
+            } else if unsafe slots[index].state == .overdue {
                 return controller.reset("an aborted request is not answered")
             }
         }
@@ -390,15 +395,15 @@ import Glibc
 
     /// The controller forgets what was sent: it waits again, or fails where it has been sent too often.
     func takeBack() {
-        for index in slots.indices where slots[index].state == .sent || slots[index].state == .overdue {
-            if slots[index].attempts >= Self.attempts { finish(index, EIO) } else { again(index) }
+        for index in 0..<depth where unsafe slots[index].state == .sent || slots[index].state == .overdue {
+            if unsafe slots[index].attempts >= Self.attempts { finish(index, EIO) } else { again(index) }
         }
         sent = 0
     }
 
     func failAll(_ errno: Int32) {
         while waiting.count > 0 { waiting.removeFirst() }
-        for index in slots.indices where slots[index].state != .free { finish(index, errno) }
+        for index in 0..<depth where unsafe slots[index].state != .free { finish(index, errno) }
         (sent, resting) = (0, 0)
     }
 

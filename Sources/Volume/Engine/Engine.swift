@@ -39,12 +39,25 @@ struct Engine {
         var directPieces = 0
         var directBytes = 0
         var directStart: UInt64 = 0
+        /// Its answer when all of that has been moved.
+        var directResult: Int64?
+        var directWantsFlush = false
         /// An errno that a fill ended with.
         var failure: Int32 = 0
         /// Write-back tasks that have failed while it was here and as many frames stayed dirty; and how many those were at the last of them.
         var failedWritebacks = 0
         var dirtyAtFailure = 0
         init(_ request: Request) { self.request = request }
+
+        /// As new, with the memory of its lists.
+        func renew(_ request: Request) {
+            self.request = request
+            (progress, task, reason) = (Progress(), .request, .runnable)
+            if !waitFor.isEmpty { waitFor.removeAll(keepingCapacity: true) }
+            if !pins.isEmpty { pins.removeAll(keepingCapacity: true) }
+            (cancelled, failure, failedWritebacks, dirtyAtFailure) = (false, 0, 0, 0)
+            (directPieces, directBytes, directStart, directResult) = (0, 0, 0, nil)
+        }
     }
 
     /// What runs: a caller's request, or work of the volume's own.
@@ -57,6 +70,8 @@ struct Engine {
     }
 
     var parked: [Parked] = []
+    /// Finished ones, for others.
+    var spare: [Parked] = []
     var completions: [Completion] = []
     /// Those before it have been handed out.
     var nextCompletion = 0
@@ -115,7 +130,13 @@ extension Volume {
 
     /// A new request that its first run could not finish.
     @inline(never) private func wait(_ request: borrowing Request, _ progress: Progress, _ stop: Stop) {
-        let parked = Engine.Parked(copy request)
+        let parked: Engine.Parked
+        if let spare = engine.spare.popLast() {
+            parked = spare
+            parked.renew(copy request)
+        } else {
+            parked = Engine.Parked(copy request)
+        }
         parked.id = engine.current
         parked.progress = progress
         engine.parked.append(parked)
@@ -232,6 +253,7 @@ extension Volume {
                 if !tx.missing.isEmpty, startFills(tx.missing) != nil { queue.kick() }
                 progress = tx.nextProgress
                 if progress.ticketInode != 0 { engine.tickets[progress.ticketInode] = engine.current }
+                if tx.directTransfer != nil { return .stopped(.missing) }
                 if outcome.again {
                     steps &+= 1
                     if steps == Engine.stepsInARow { return .stopped(.turn) }
@@ -300,7 +322,7 @@ extension Volume {
             engine.runnable -= 1
             for pin in parked.pins { cache.unpin(pin.frame, pin.content) }
             // The old pins protect until the rerun has touched the frames again: nothing is evicted in between.
-            parked.pins.removeAll(keepingCapacity: true)
+            if !parked.pins.isEmpty { parked.pins.removeAll(keepingCapacity: true) }
             engine.current = parked.id
             var result: RunResult
             if parked.failure != 0 || parked.cancelled {
@@ -321,7 +343,25 @@ extension Volume {
             index += 1
         }
         guard anyFinished else { return }
-        engine.parked.removeAll { if case .finished = $0.reason { true } else { false } }
+        engine.parked.removeAll {
+            guard case .finished = $0.reason else { return false }
+            setAside($0)
+            return true
+        }
+    }
+
+    private func setAside(_ parked: Engine.Parked) { if engine.spare.count < 64 { engine.spare.append(parked) } }
+
+    /// Answers a request of which nothing but its transfer was missing.
+    func finish(_ parked: Engine.Parked, _ result: Int64) {
+        end(&parked.progress)
+        engine.completions.append(Completion(token: parked.request.token, result: result))
+        if engine.parked.last === parked {
+            engine.parked.removeLast()
+        } else if let index = engine.parked.firstIndex(where: { $0 === parked }) {
+            engine.parked.remove(at: index)
+        }
+        setAside(parked)
     }
 
     private func finishTask(_ parked: Engine.Parked, _ completion: Completion) {
@@ -358,18 +398,20 @@ extension Volume {
         switch stop {
         case .errno: break
         case .missing:
-            for number in 0..<tx.touchedCount {
-                let frame = tx.touched(number)
-                if cache.header(frame).state != .empty { parked.pins.append((frame, cache.pin(frame))) }
-            }
             if let transfer = tx.directTransfer {
+                // Each run moves something: it needs no pins to get further.
                 tx.directTransfer = nil
                 if !start(transfer, for: parked) {
                     parked.reason = .frames
                     framesStarved = true
-                    unpinUnlessOldest(parked)
                 }
-            } else if let waitFor = startFills(tx.missing) {
+                break
+            }
+            for number in 0..<tx.touchedCount {
+                let frame = tx.touched(number)
+                if cache.header(frame).state != .empty { parked.pins.append((frame, cache.pin(frame))) }
+            }
+            if let waitFor = startFills(tx.missing) {
                 parked.waitFor = waitFor
                 parked.reason = .blocks
                 if waitFor.isEmpty { wake(parked) }
@@ -424,7 +466,7 @@ extension Volume {
         default: break
         }
         parked.reason = .runnable
-        parked.waitFor.removeAll(keepingCapacity: true)
+        if !parked.waitFor.isEmpty { parked.waitFor.removeAll(keepingCapacity: true) }
         engine.runnable += 1
     }
 

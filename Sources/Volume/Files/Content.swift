@@ -213,10 +213,25 @@ extension Volume {
         let file = try inode(description.inode, tx)
         if description.flags & OpenFlag.direct != 0 && !Volume.hasSetID(file) {
             let isForced = synchronous && capabilities.volatileCache && capabilities.supportsForceUnitAccess
+            let isDurable = isForced || !capabilities.volatileCache
+            let isFull = description.flags & OpenFlag.sync == OpenFlag.sync
             if moved == wanted {
-                return try finishDirectWrite(request, description, file, base, isDurable: isForced || !capabilities.volatileCache, progress, tx)
+                try touchContentTimes(file, tx)
+                if request.offset < 0 { try descriptionForWrite(description.slot, tx).offset = Int64(base + moved) }
+                guard synchronous, !isDurable || isFull || progress.wasCached else { return Outcome(Int64(moved)) }
+                tx.nextProgress.phase = 1
+                tx.nextProgress.done = 0
+                return .more
             }
-            if let direct = try unsafe directWrite(file, offset: offset, count: count, start: base, isForced: isForced, from: buffer + Int(moved), tx) {
+            if var direct = try unsafe directWrite(file, offset: offset, count: count, start: base, isForced: isForced, from: buffer + Int(moved), tx) {
+                if moved == 0 && direct.count * BlockLayout.size == Int(wanted) && request.offset >= 0 && (!synchronous || !isFull) {
+                    // It will have been all that there is to do.
+                    try touchContentTimes(file, tx)
+                    direct.result = Int64(wanted)
+                    direct.wantsFlush = synchronous && !isDurable
+                    tx.directTransfer = direct
+                    return Outcome(Int64(wanted))
+                }
                 tx.directTransfer = direct
                 throw .missing
             }
@@ -239,22 +254,13 @@ extension Volume {
         return Outcome(Int64(moved + taken))
     }
 
-    /// The last blocks of a write have gone past the cache.
-    /// - Parameter isDurable: those that have gone that way are.
-    private func finishDirectWrite(
-        _ request: Request, _ description: Description, _ file: Inode, _ base: UInt64, isDurable: Bool, _ progress: Progress, _ tx: Transaction
-    ) throws(Stop) -> Outcome {
+    /// The content of a file is another, and nothing else of it.
+    private func touchContentTimes(_ file: Inode, _ tx: Transaction) throws(Stop) {
+        if let core = core(file.number, tx), core.modificationTime == now, core.changeTime == now, core.flags & CoreInode.Flag.attributesDirty != 0 { return }
         let core = try coreForWrite(file, tx)
         core.modificationTime = now
         core.changeTime = now
         markAttributesDirty(core, timesOnly: true, tx)
-        if request.offset < 0 { try descriptionForWrite(description.slot, tx).offset = Int64(base + progress.moved) }
-        if description.flags & OpenFlag.dataSync != 0 && !(isDurable && !progress.wasCached && description.flags & OpenFlag.sync != OpenFlag.sync) {
-            tx.nextProgress.phase = 1
-            tx.nextProgress.done = 0
-            return .more
-        }
-        return Outcome(Int64(progress.moved))
     }
 
     /// Puts bytes into the file at `offset`: inline where they fit, else into frames of their own. How many fitted into this transaction.

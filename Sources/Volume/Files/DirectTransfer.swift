@@ -18,6 +18,8 @@ extension Volume {
         var isWrite: Bool
         /// The write is to be durable when it completes.
         var isForced: Bool
+        /// It is to be flushed before the answer; only with `result`.
+        var wantsFlush = false
         var inode: UInt64
         /// First page, its block, and how many follow each other.
         var index: UInt64
@@ -26,10 +28,14 @@ extension Volume {
         /// Where the whole call began in the file.
         var start: UInt64
         var memory: UnsafeMutableRawPointer
+        /// The answer when all of it has been moved; nil: the operation runs again, and goes on behind it.
+        var result: Int64?
     }
 
     /// What is under way in one request to the device, and for whom.
     struct DirectPiece {
+        /// Number of the I/O.
+        var slot: Int
         var request: UInt64
         var isWrite: Bool
         var isForced: Bool
@@ -49,7 +55,7 @@ extension Volume {
         else { return nil }
         let count = min(Int(min(extent.end, end) - page), longestDirectTransfer)
         return unsafe DirectTransfer(
-            isWrite: false, isForced: false, inode: file.number, index: page, block: extent.block + (page - extent.index), count: count, start: start, memory: target)
+            isWrite: false, isForced: false, inode: file.number, index: page, block: extent.block + (page - extent.index), count: count, start: start, memory: target, result: nil)
     }
 
     /// The blocks from `offset` on that can come from `source`; nil: not even the first.
@@ -64,7 +70,7 @@ extension Volume {
         var run = 0
         while run < most, mayWriteDirectly(file.number, page + UInt64(run), block + UInt64(run)) { run += 1 }
         guard run > 0 else { return nil }
-        return unsafe DirectTransfer(isWrite: true, isForced: isForced, inode: file.number, index: page, block: block, count: run, start: start, memory: source)
+        return unsafe DirectTransfer(isWrite: true, isForced: isForced, inode: file.number, index: page, block: block, count: run, start: start, memory: source, result: nil)
     }
 
     private func isAligned(_ memory: UnsafeMutableRawPointer) -> Bool { UInt(bitPattern: memory) % UInt(capabilities.memoryAlignment) == 0 }
@@ -99,7 +105,7 @@ extension Volume {
             let frames = emptyFrames(miss, from: done)
             if frames.isEmpty { break }
             let piece = DirectPiece(
-                request: parked.id, isWrite: transfer.isWrite, isForced: transfer.isForced, inode: transfer.inode, block: transfer.block + UInt64(done),
+                slot: 0, request: parked.id, isWrite: transfer.isWrite, isForced: transfer.isForced, inode: transfer.inode, block: transfer.block + UInt64(done),
                 count: UInt64(frames.count))
             guard unsafe submitDirect(piece, transfer.memory + done * BlockLayout.size, frames: frames) else {
                 for frame in frames { cache.release(Int(frame)) }
@@ -110,6 +116,8 @@ extension Volume {
         }
         guard done > 0 else { return false }
         (parked.directBytes, parked.directStart) = (0, transfer.start)
+        parked.directResult = done == transfer.count ? transfer.result : nil
+        parked.directWantsFlush = transfer.wantsFlush
         parked.reason = .directTransfer
         return true
     }
@@ -119,8 +127,7 @@ extension Volume {
         let isVoid = io.frames.contains { cache.header(Int($0)).flags & FrameFlag.detached != 0 }
         for frame in io.frames { cache.release(Int(frame)) }
         if !heldFrees.isEmpty { releasePinned() }
-        // As data for fresh blocks: the next record is preceded by a flush, and an fsync waits for it.
-        if piece.isWrite && !piece.isForced && capabilities.volatileCache && journal.bug != .directWritesAreNotFlushed { journal.openHadOrdered = true }
+        if piece.isWrite && !piece.isForced { mustBeFlushed() }
         if let parked = engine.parked.first(where: { $0.id == piece.request }) {
             parked.directPieces -= 1
             if error != 0 { parked.failure = error }
@@ -132,9 +139,30 @@ extension Volume {
         if piece.isWrite { wakeTicketWaiters(piece.inode) }
     }
 
+    /// As data for fresh blocks: the next record is preceded by a flush, and an fsync waits for it.
+    private func mustBeFlushed() {
+        if capabilities.volatileCache && journal.bug != .directWritesAreNotFlushed { journal.openHadOrdered = true }
+    }
+
+    /// The flush behind a write that is to be durable has ended.
+    func directlyFlushed(_ request: UInt64, error: Int32) {
+        guard let parked = engine.parked.first(where: { $0.id == request }), let result = parked.directResult else { return }
+        parked.directPieces = 0
+        if error == 0 { return finish(parked, result) }
+        parked.failure = error
+        wake(parked)
+    }
+
     /// All pieces have ended: the call goes on behind them.
     private func take(_ parked: Engine.Parked) {
         if parked.failure == 0 && parked.directBytes > 0 {
+            if let result = parked.directResult {
+                guard parked.directWantsFlush else { return finish(parked, result) }
+                if submitFlush(.directFlush, request: parked.id) {
+                    parked.directPieces = 1
+                    return
+                }
+            }
             parked.progress.moved += UInt64(parked.directBytes)
             parked.progress.done = parked.directStart
         }
@@ -143,11 +171,11 @@ extension Volume {
 
     /// Whether the device may still move blocks [start, start + count) from or to a caller's memory.
     func isMovedDirectly(_ start: UInt64, _ count: UInt64) -> Bool {
-        directPieces.contains { $0.value.block < start + count && start < $0.value.block + $0.value.count }
+        directPieces.contains { $0.block < start + count && start < $0.block + $0.count }
     }
 
     /// Whoever takes blocks from a file waits until none of it is being written past the cache.
     func requireNoDirectWrite(_ inode: UInt64) throws(Stop) {
-        if !directPieces.isEmpty, journal.bug != .filesAreCutUnderDirectWrites, directPieces.contains(where: { $0.value.isWrite && $0.value.inode == inode }) { throw .ticket(inode) }
+        if !directPieces.isEmpty, journal.bug != .filesAreCutUnderDirectWrites, directPieces.contains(where: { $0.isWrite && $0.inode == inode }) { throw .ticket(inode) }
     }
 }

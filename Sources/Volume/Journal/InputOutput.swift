@@ -2,10 +2,10 @@ import BlockDevice
 
 /// Requests to the device and what their completions mean. The only file that submits I/O while the volume runs.
 struct PendingIO {
-    enum Purpose { case fill, direct, ordered, home, journalRecord, journalDataFlush, journalFlush, checkpointFlush, discard, none }
+    enum Purpose { case fill, direct, directFlush, ordered, home, journalRecord, journalDataFlush, journalFlush, checkpointFlush, discard, none }
     var purpose = Purpose.none
     var frames: [UInt32] = []
-    /// Journal sequence whose record waits for an ordered write.
+    /// Journal sequence whose record waits for an ordered write; the request that a flush is for.
     var sequence: UInt64 = 0
 }
 
@@ -42,11 +42,14 @@ extension Volume {
         return accepted
     }
 
-    func submitFlush(_ purpose: PendingIO.Purpose) -> Bool { submitRange(.flush, block: 0, length: 0, purpose: purpose) }
+    /// - Parameter request: that it is for, where it is for one.
+    func submitFlush(_ purpose: PendingIO.Purpose, request: UInt64 = 0) -> Bool {
+        submitRange(.flush, block: 0, length: 0, purpose: purpose, sequence: request)
+    }
 
     /// A request without memory.
-    func submitRange(_ operation: DeviceOperation, block: UInt64, length: Int, purpose: PendingIO.Purpose) -> Bool {
-        let slot = takeIO(purpose)
+    func submitRange(_ operation: DeviceOperation, block: UInt64, length: Int, purpose: PendingIO.Purpose, sequence: UInt64 = 0) -> Bool {
+        let slot = takeIO(purpose, sequence: sequence)
         let accepted = unsafe queue.submit(
             operation, offset: block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: nil, count: 0), length: length,
             forceUnitAccess: false, tag: UInt64(slot))
@@ -68,6 +71,11 @@ extension Volume {
         return accepted
     }
 
+    private func takeDirectPiece(_ index: Int) -> DirectPiece {
+        directPieces.swapAt(index, directPieces.count - 1)
+        return directPieces.removeLast()
+    }
+
     /// Consecutive blocks to or from memory of a caller's, with frames that stand for them.
     func submitDirect(_ piece: DirectPiece, _ memory: UnsafeMutableRawPointer, frames: [UInt32]) -> Bool {
         let slot = takeIO(.direct, frames: frames)
@@ -78,8 +86,13 @@ extension Volume {
                 piece.isWrite ? .write : .read, offset: piece.block * UInt64(BlockLayout.size), segments: UnsafeBufferPointer(start: $0, count: 1), length: length,
                 forceUnitAccess: piece.isForced, tag: UInt64(slot))
         }
-        if accepted { directPieces[slot] = piece } else { dropIO(slot) }
-        return accepted
+        guard accepted else {
+            dropIO(slot)
+            return false
+        }
+        directPieces.append(piece)
+        directPieces[directPieces.count - 1].slot = slot
+        return true
     }
 
     var maximumRun: Int { min(capabilities.maximumTransfer / BlockLayout.size, 128) }
@@ -96,7 +109,10 @@ extension Volume {
             freeIOs.append(slot)
             switch io.purpose {
             case .fill: for frame in io.frames { filled(Int(frame), error: completion.error) }
-            case .direct: if let piece = directPieces.removeValue(forKey: slot) { directlyMoved(io, piece, error: completion.error) }
+            case .direct: if let index = directPieces.firstIndex(where: { $0.slot == slot }) { directlyMoved(io, takeDirectPiece(index), error: completion.error) }
+            case .directFlush:
+                if completion.error != 0 { stopWriting("the device cannot flush (errno \(completion.error))") }
+                directlyFlushed(io.sequence, error: completion.error)
             case .ordered: orderedWritten(io, error: completion.error)
             case .home: homeWritten(io, error: completion.error)
             case .journalRecord:
