@@ -25,16 +25,20 @@ steps() {  # steps FIRST LAST
     kill -0 "$noise" 2>/dev/null || fail "the noise has ended: $(cat noise)"
 }
 
+echo "-- a volume, and steps"
 dashfs device bind "$address" --force
 dashfs format "$device" --journal 1M --force
 serve
 (on bash -c 'mkdir /dash/steps /dash/noise && sync')
 steps 0 120
+echo "-- the server killed"
 kill -9 "$server"
 wait "$server" || true
 wait "$noise" || true
+echo "-- a new server, and more steps"
 serve
 steps 120 240
+echo "-- the end"
 kill "$noise"
 wait "$noise" || true
 kill "$server"
