@@ -32,12 +32,13 @@ build: deps ## everything, optimised
 	swift build -c $(CONFIG)
 
 .PHONY: test
-test: build ## every test
+test: build deps-nvme ## every test
 	swift build -c $(CONFIG) --build-tests
 	swift test -c $(CONFIG) --skip-build
+	DASHFS=$(BUILT)/dashfs Tests/Guest/run
 
 .PHONY: test-nvme
-test-nvme: build deps-nvme ## NVMe disks and VFIO in an emulated machine
+test-nvme: build deps-nvme ## of them, those of NVMe disks and VFIO in an emulated machine
 	DASHFS=$(BUILT)/dashfs Tests/Guest/run
 
 .PHONY: demo

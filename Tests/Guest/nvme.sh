@@ -2,7 +2,7 @@
 # The user-level NVMe driver over VFIO: a volume made, served, used by real programs, its server killed in the middle of writing and started
 # again (the new owner resets the controller and sees it ready before it reads), shut down in order, checked, and the controller given back.
 set -euo pipefail
-address=0000:00:04.0 device=nvme:0000:00:04.0
+address=0000:00:04.0 device=nvme:0000:00:04.0 cache=${1:-on}
 fail() { echo "FAILED: $1"; cat out err 2>/dev/null; exit 1; }
 strace=$(realpath ../strace)
 cd "$(mktemp -d)"
@@ -41,7 +41,7 @@ dashfs format "$device" --force
 dashfs info "$device" | tee out
 grep -q "^health *good" out || fail "no word of the device's health"
 grep -q "^wear .*% spare" out || fail "no word of its wear"
-grep -q "^cache *$([ "$(cat write-cache 2>/dev/null)" = off ] && echo none || echo volatile)" out || fail "the volatile cache is not told right"
+grep -q "^cache *$([ "$cache" = off ] && echo none || echo volatile)" out || fail "the volatile cache is not told right"
 dashfs doctor >out || fail "doctor"
 grep -q "NVMe .*2 controllers, $address with vfio-pci; an IOMMU is there" out || fail "doctor does not see the controllers"
 if dashfs serve "$device" --buffered --socket socket >out 2>&1; then fail "--buffered is ignored"; fi
@@ -61,7 +61,8 @@ serve never
 tracer=$!
 until grep -q attached attached; do sleep 0.1; done
 on dd if=/dev/zero of=/dash/synced bs=4k count=200 oflag=dsync 2>/dev/null
-dashfs stats --socket socket | grep "^device:"
+dashfs stats --socket socket | tee out | grep "^device:"
+if [ "$cache" = off ]; then grep -q " 0 flushes" out || fail "a flush where there is no cache"; fi
 kill -INT "$tracer"
 wait "$tracer" || true
 cat calls

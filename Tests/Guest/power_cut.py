@@ -19,7 +19,8 @@ be in: what fails here is a loss.
 """
 import argparse, bisect, collections, itertools, mmap, multiprocessing, os, random, re, shutil, struct, subprocess, sys, tempfile, time
 
-FLUSH, FUA = 1, 2  # dm-log-writes: linux/Documentation/admin-guide/device-mapper/log-writes.rst
+FLUSH, FUA, DISCARD = 1, 2, 4  # dm-log-writes: linux/Documentation/admin-guide/device-mapper/log-writes.rst
+DEALLOCATE = 9  # NVM command set specification
 MAGIC, VERSION = 0x6A736677736872, 1
 RECORD = b"DSHJREC1"  # a journal record: docs/FORMAT.md
 NAME = re.compile(rb"<([0-9a-f]{6}):")  # a step in its bytes: power_cut.c
@@ -29,11 +30,12 @@ BROKEN, FORGOTTEN = 6, 32  # images of each broken disk, and how much one forget
 
 COMMAND = re.compile(r"pci_nvme_(?:io_cmd cid (?P<came>\d+) nsid \w+ sqid (?P<sqid>\d+) opc (?P<opcode>\w+)|"
                      r"write cid \d+ .* count (?P<length>\d+) lba (?P<lba>\w+)|"
+                     r"dsm_deallocate slba (?P<discarded>\d+) nlb (?P<blocks>\d+)|"
                      r"enqueue_req_completion cid (?P<answered>\d+) cqid (?P<cqid>\d+) .*status (?P<status>\w+))")
 
 
 class Command:
-    """A write or flush: where on the disk and in the log, in bytes; when it came, when it was answered, and since when it is certain (`sure`: by
+    """A write, discard or flush: where on the disk and in the log, in bytes; when it came, when it was answered, and since when it is certain (`sure`: by
     itself, with FUA), in lines."""
 
     def __init__(self, came, opcode):
@@ -54,8 +56,10 @@ class Log:
         for number in range(count):
             sector, sectors, flags, _ = struct.unpack_from("<QQQQ", self.bytes, at)
             at += self.block
+            if flags & DISCARD:
+                continue
             if flags & ~(FLUSH | FUA) or at + sectors * self.block > len(self.bytes):
-                sys.exit(f"{path}: entry {number} is damaged, or no write")
+                sys.exit(f"{path}: entry {number} is damaged")
             if sectors:
                 entries[sector * self.block, sectors * self.block].append((at, flags))
             at += sectors * self.block
@@ -63,6 +67,8 @@ class Log:
         flushes = sorted((c for c in commands if c.opcode == 0), key=lambda c: c.came)
         self.writes = sorted((c for c in commands if c.length), key=lambda c: c.answered)
         for write in self.writes:
+            if write.opcode == DEALLOCATE:
+                continue
             write.at, flags = entries[write.offset, write.length].popleft()
             write.sure = write.answered if flags & FUA else float("inf")
         if any(entries.values()):
@@ -83,6 +89,8 @@ class Log:
                 match = COMMAND.match(line)
                 if match and match["came"]:
                     last = under_way[match["sqid"], match["came"]] = Command(self.end - 1, int(match["opcode"], 16))
+                elif match and match["discarded"]:
+                    last.offset, last.length = int(match["discarded"]) * self.block, int(match["blocks"]) * self.block
                 elif match and match["lba"]:
                     last.offset, last.length = int(match["lba"], 16) * self.block, int(match["length"])
                 elif match and (command := under_way.pop((match["cqid"], match["answered"]), None)) and int(match["status"], 16) == 0:
@@ -91,6 +99,9 @@ class Log:
         return answered
 
     def data(self, write):
+        """What a discard leaves is nobody's business: something that nobody may rely on."""
+        if write.opcode == DEALLOCATE:
+            return b"\xd1" * write.length
         return self.bytes[write.at:write.at + write.length]
 
     def certain(self, cut):
