@@ -53,7 +53,8 @@ import Glibc
     private let depth: Int
     private var free: [Int32]
     private var waiting: SlotBacklog
-    private var refused: CompletionBacklog
+    /// Of requests that the device is not asked for: nobody sees them before the next kick.
+    private var untold: CompletionBacklog
     private var finished: CompletionBacklog
     private(set) var counters = DeviceCounters()
     private(set) var inFlight = 0
@@ -83,7 +84,7 @@ import Glibc
         free = (0..<Int32(depth)).reversed()
         bounced = [[DeviceSegment]](repeating: [], count: depth)
         waiting = SlotBacklog(depth: depth)
-        refused = CompletionBacklog(depth: depth)
+        untold = CompletionBacklog(depth: depth)
         finished = CompletionBacklog(depth: depth)
         listBytes = NVMePages.listBytes(transfer: capabilities.maximumTransfer)
         lists = try controller.transport.allocate(bytes: listBytes * depth)
@@ -112,8 +113,9 @@ import Glibc
         var error = unsafe capabilities.check(
             operation, offset: offset, segments: segments, length: length, forceUnitAccess: forceUnitAccess)
         if case .givenUp(let errno) = controller.phase { error = error == 0 ? errno : error }
-        if error != 0 {
-            refused.append(DeviceCompletion(tag: tag, error: error))
+        // What is written is durable already where there is no volatile cache.
+        if error != 0 || operation == .flush && !capabilities.volatileCache {
+            untold.append(DeviceCompletion(tag: tag, error: error))
             inFlight += 1
             return true
         }
@@ -202,7 +204,7 @@ import Glibc
     }
 
     func kick() {
-        while let completion = refused.popFirst() { finished.append(completion) }
+        while let completion = untold.popFirst() { finished.append(completion) }
         send()
     }
 
