@@ -17,6 +17,8 @@ public struct OpenOptions: OptionSet, Sendable {
     public static let dataSync = OpenOptions(rawValue: 0o10000)
     /// Every write is durable when it returns.
     public static let sync = OpenOptions(rawValue: 0o4010000)
+    /// Whole blocks go past the server's cache, between the device and the memory that is shared with it: O_DIRECT.
+    public static let direct = OpenOptions(rawValue: 0o40000)
     public static let directory = OpenOptions(rawValue: 0o200000)
     public static let noFollow = OpenOptions(rawValue: 0o400000)
 }

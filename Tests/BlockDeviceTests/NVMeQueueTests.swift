@@ -147,6 +147,36 @@ import Testing
         #expect(fake.violations.isEmpty, "\(fake.violations)")
     }
 
+    @Test func memoryThatIsMappedForAWhileIsReachedWithoutCopies() throws {
+        let fake = try FakeController()
+        let device = try SteppedDevice(fake)
+        let queue = try device.makeQueue(depth: 8)
+        let pieces = (0..<9).map { _ in AlignedBytes(count: 16384) }
+        for piece in pieces { unsafe queue.map(piece.buffer) }
+        let own = fake.allocatedPages
+        for (number, piece) in pieces.enumerated() {
+            piece.fill(0..<16384, with: UInt8(number + 1))
+            #expect(queue.perform(.write, offset: UInt64(number) * 16384, piece) == 0)
+            piece.fill(0..<16384, with: 0xEE)
+            #expect(queue.perform(.read, offset: UInt64(number) * 16384 + 4096, piece[4096..<12288]) == 0)
+            #expect(piece.array == [UInt8](repeating: 0xEE, count: 4096) + [UInt8](repeating: UInt8(number + 1), count: 8192) + [UInt8](repeating: 0xEE, count: 4096))
+        }
+        #expect(fake.allocatedPages == own, "no bounce buffer")
+        for piece in pieces.dropFirst(4) { unsafe queue.unmap(piece.buffer) }
+        #expect(fake.unmaps == 5 && queue.perform(.read, offset: 0, pieces[3]) == 0 && fake.allocatedPages == own)
+        #expect(queue.perform(.read, offset: 0, pieces[5]) == 0 && pieces[5].array.allSatisfy { $0 == 1 })
+        #expect(fake.allocatedPages > own, "by a copy again")
+        unsafe queue.unmap(pieces[5].buffer)
+        #expect(fake.unmaps == 5 && fake.violations.isEmpty, "what is not mapped is no matter")
+    }
+
+    @Test func aFlushIsNoCommandWhereThereIsNoVolatileCache() throws {
+        let fake = try FakeController { $0.cacheIsOn = false }
+        let queue = try SteppedDevice(fake).makeQueue(depth: 2)
+        for _ in 0..<5 { #expect(queue.perform(.flush) == 0) }
+        #expect(fake.commandsFetched.isEmpty && queue.counters == DeviceCounters() && fake.violations.isEmpty)
+    }
+
     @Test func impossibleRequestsDoNotReachTheDevice() throws {
         let fake = try FakeController { ($0.hasDeallocate, $0.hasWriteZeroes) = (false, false) }
         let queue = try SteppedDevice(fake).makeQueue(depth: 4)

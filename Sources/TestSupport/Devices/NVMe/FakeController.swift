@@ -24,7 +24,10 @@ import Glibc
     package internal(set) var functionResets = 0
     package internal(set) var commandsFetched: [UInt8: Int] = [:]
     package internal(set) var discardedBlocks: UInt64 = 0
+    package private(set) var maps = 0
     package private(set) var unmaps = 0
+    /// Pages of the driver's own.
+    package private(set) var allocatedPages = 0
     package internal(set) var adminFetched: [UInt8: Int] = [:]
     package private(set) var isClosed = false
     package private(set) var shutdownsAsked = 0
@@ -304,6 +307,7 @@ import Glibc
             throw DeviceError(device: name, errno: ENOMEM, message: "no memory for \(bytes) bytes")
         }
         unsafe memset(pointer, 0, pages * Self.page)
+        allocatedPages += pages
         let address = unsafe add(pointer, pages: pages, isOwned: true)
         return unsafe DMAMemory(pointer: pointer, bytes: pages * Self.page, address: address)
     }
@@ -314,6 +318,7 @@ import Glibc
             violate("memory that is not whole pages is mapped")
             throw DeviceError(device: name, errno: EINVAL, message: "memory for the device must be whole pages")
         }
+        maps += 1
         return unsafe add(base, pages: memory.count / Self.page, isOwned: false)
     }
 
