@@ -232,6 +232,69 @@ import Volume
         return JournalAudit.problem(device, journal: 1..<257)
     }
 
+    /// A volume whose ring nobody may use any more; what holds its tail are the blocks of /f, which have changed since and are too many for what is left.
+    /// - Returns: the volume, the handle of /f, and what it held when it was synced and holds now.
+    private static func fullRingHeldByWhatHasChanged(_ device: RecordingDevice, _ bug: PlantedBug) throws -> (VolumeHarness, Int64, [UInt8], [UInt8]) {
+        var configuration = VolumeHarness.smallConfiguration()
+        configuration.cacheFrames = 1024
+        configuration.plantedBug = bug
+        let volume = try VolumeHarness(device, configuration: configuration)
+        // The last page is to grow.
+        let (old, new) = (VolumeWorkload.bytes(47 * 4096 + 1000, seed: 1), VolumeWorkload.bytes(48 * 4096, seed: 2))
+        let (handle, other) = (volume.open("/f", 0o102), volume.open("/g", 0o102))
+        for (handle, bytes) in [(handle, old), (other, Array(old.prefix(28 * 4096)))] {
+            // What an fsync puts into the record at most.
+            for start in stride(from: 0, to: bytes.count, by: 65_536) {
+                _ = volume.write(handle, Array(bytes[start..<min(start + 65_536, bytes.count)]), at: Int64(start))
+                _ = volume.fsync(handle)
+            }
+        }
+        device.schedule.heldFrom = journal.upperBound
+        while let last = records(device).last, last.position - last.tailPosition + UInt64(last.blocks) < 221 { churn(volume, rounds: 1) }
+        _ = volume.write(other, Array(new.prefix(28 * 4096)), at: 0)
+        _ = volume.write(handle, new, at: 0)
+        // Write-back by age takes /g first, and with it the rest of the ring.
+        volume.monotonic += 10_000_000_000
+        _ = volume.run(.null)
+        volume.settle()
+        device.schedule.heldFrom = .max
+        return (volume, handle, old, new)
+    }
+
+    static func fullRingMakesRoom(_ bug: PlantedBug, unmounting: Bool = false) throws -> String? {
+        let device = try recording(atomic: 512)
+        let (volume, handle, _, new) = try fullRingHeldByWhatHasChanged(device, bug)
+        volume.patience = 5_000
+        if unmounting { volume.unmount() } else { _ = volume.fsync(handle) }
+        if volume.unanswered > 0 { return "never answered: \(volume.volume.unfinished)" }
+        if try recover(device, bug).content("/f", 48 * 4096) != new { return "what was synced is gone" }
+        return JournalAudit.problem(device, journal: 1..<257)
+    }
+
+    /// Whenever the power goes while room is made, each block of /f is one or the other, and what is beyond the end stays there.
+    static func cutsWhileAFullRingMakesRoom(_ bug: PlantedBug) throws -> String? {
+        let device = try recording(atomic: 512)
+        let (volume, _, old, new) = try fullRingHeldByWhatHasChanged(device, bug)
+        let first = device.log.events.count
+        volume.settle()
+        volume.unmount()
+        let states = CrashStates(device)
+        for cut in first...states.cutCount {
+            let after = try mount(states.state(at: cut, seed: UInt64(cut)).device, bug)
+            let size = Int(after.status("/f").status.size)
+            guard size == old.count || size == new.count else { return "cut \(cut): \(size) bytes" }
+            guard after.truncate("/f", Int64(new.count + 4096)) == 0 else { return "cut \(cut): it cannot grow" }
+            let found = after.content("/f", new.count + 4096)
+            if found.dropFirst(size).contains(where: { $0 != 0 }) { return "cut \(cut): it grows from \(size) bytes and has something there" }
+            for block in 0..<48 {
+                let range = block * 4096..<min((block + 1) * 4096, size)
+                let isOld = range.upperBound <= old.count && found[range] == old[range]
+                if !isOld && found[range] != new[range] { return "cut \(cut): block \(block) is neither what was synced nor what came after" }
+            }
+        }
+        return nil
+    }
+
     /// A damaged record below a durable one is no end of the journal: the volume is shown, not written, and says which.
     static func damagedRecord(_ bug: PlantedBug) throws -> String? {
         let device = try recording(atomic: 512)
@@ -315,6 +378,12 @@ import Volume
     @Test func liveRecordsAreNeverWrittenOver() throws {
         #expect(try JournalTests.ringGoesRound(.none) == nil)
         #expect(try JournalTests.largeRecordInAFullRing(.none) == nil)
+    }
+
+    @Test func aFullRingMakesRoomForWhatHoldsItsTail() throws {
+        #expect(try JournalTests.fullRingMakesRoom(.none) == nil)
+        #expect(try JournalTests.fullRingMakesRoom(.none, unmounting: true) == nil)
+        #expect(try JournalTests.cutsWhileAFullRingMakesRoom(.none) == nil)
     }
 
     @Test func aDamagedRecordBelowADurableOneIsCorruptionNotTheEnd() throws {

@@ -17,6 +17,8 @@ import Volume
         case .liveRecordsAreOverwritten: try JournalTests.ringGoesRound(bug)
         case .newerTailCountsAtOnce: try JournalTests.largeRecordInAFullRing(bug)
         case .replacedImagesAreForgotten: try JournalTests.syncedWriteThenReplaced(bug)
+        case .fullRingWaitsForItself: try JournalTests.fullRingMakesRoom(bug) == nil ? nil : JournalTests.fullRingMakesRoom(bug, unmounting: true)
+        case .unsyncedBytesGoBeyondTheEnd: try JournalTests.cutsWhileAFullRingMakesRoom(bug)
         case .appliedStepsAreDoneAgain: try JournalTests.syncedWriteThenReplacedAndAdopted(bug)
         case .freedBlocksAreReusedUnderWrites: try JournalTests.freedUnderAWrite(bug, discards: false) == nil ? nil : JournalTests.freedUnderAWrite(bug, discards: true)
         case .discardedBlocksAreReusedAtOnce: try DiscardTests.writtenWhileBeingDiscarded(bug)

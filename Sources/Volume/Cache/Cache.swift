@@ -132,12 +132,17 @@ import CSystem
     /// Publishes the frame under its header's key.
     /// The state is stored last: a header that a dying process left half-written is an empty one.
     func enter(_ frame: Int, _ header: FrameHeader) {
+        enterDetached(frame, header)
+        index.insert(HashIndex.hash(header.owner, header.index), slot: frame)
+    }
+
+    /// The same for one that is not in the index.
+    func enterDetached(_ frame: Int, _ header: FrameHeader) {
         var unfinished = header
         unfinished.state = .empty
         unsafe headers[frame] = unfinished
         dashfs_release_fence()
         unsafe headers[frame].state = header.state
-        index.insert(HashIndex.hash(header.owner, header.index), slot: frame)
     }
 
     /// Takes the frame out of the index: it is being written and has been replaced.

@@ -20,6 +20,10 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case homeBeforeRecord
     /// Records go over those that replay needs.
     case liveRecordsAreOverwritten
+    /// What holds the tail of a full ring and has changed since waits for room in the ring.
+    case fullRingWaitsForItself
+    /// What goes home without its write-back brings bytes that the durable size does not cover.
+    case unsyncedBytesGoBeyondTheEnd
     /// A newer tail counts as soon as blocks are home, before a record has carried it to the device.
     case newerTailCountsAtOnce
     /// The first change of a block since it was at home is logged without its image.

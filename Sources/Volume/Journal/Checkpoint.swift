@@ -1,8 +1,9 @@
 /// Brings blocks home whose images the journal holds, so that its tail can move.
 ///
 /// One round at a time: the oldest dirty frames whose records are durable are written home in block order and contiguous runs, then
-/// one flush; only then the tail passes their images. Frames with content that is in no record yet are logged again first
-/// (write-back), because a home write of theirs could tear what replay has given up.
+/// one flush; only then the tail passes their images. Frames with content that is in no record yet are logged again first (write-back), and go home
+/// with the rest. That takes room in the ring: where someone waits for room, a copy of theirs goes home instead. The image in the ring repairs it
+/// if it tears, and an fsync still finds the frame dirty and logs it.
 @safe struct Checkpoint {
     enum Phase { case idle, writing, flushing }
     var phase = Phase.idle
@@ -42,11 +43,13 @@ extension Volume {
             let next = cache.nextInCheckpoint(frame)
             if header.lastSequence > journal.durableSequence && journal.bug != .homeBeforeRecord {
                 blockedByCommit = true
-            } else if header.state == .dirty && header.flags & FrameFlag.needsWriteback != 0 {
+            } else if header.state == .dirty && header.flags & FrameFlag.needsWriteback != 0 && (!journalStarved || journal.bug == .fullRingWaitsForItself) {
                 requestWriteback(header.owner)
             } else if header.state == .dirty && !detachedImages.contains(where: { $0.block == header.block }) {
-                chosen.append((header.block, frame))
-                oldest = min(oldest, header.imageSequence)
+                if let frame = header.flags & FrameFlag.needsWriteback == 0 ? frame : homeCopy(header, Int(frame)) {
+                    chosen.append((header.block, frame))
+                    oldest = min(oldest, header.imageSequence)
+                }
             }
             frame = next
         }
@@ -74,6 +77,41 @@ extension Volume {
         }
         checkpoint.queue.append((first, run))
         pushHomeWrites()
+    }
+
+    /// A frame that stands for one that waits for its write-back; nil where there is none yet. The frame keeps its image until the copy is home.
+    private func homeCopy(_ original: FrameHeader, _ frame: Int) -> UInt32? {
+        guard let size = committedSize(original.owner) else { return nil }
+        let start = min(original.index * Volume.pageSize, size)
+        guard let copy = cache.allocate(stamp: transaction.stamp) else {
+            framesStarved = true
+            return nil
+        }
+        unsafe cache.pointer(copy).copyMemory(from: cache.pointer(frame), byteCount: BlockLayout.size)
+        let kept = journal.bug == .unsyncedBytesGoBeyondTheEnd ? BlockLayout.size : Int(min(size - start, Volume.pageSize))
+        // What lies beyond the end that the file has without its write-back would come back when it grows.
+        unsafe (cache.pointer(copy) + kept).initializeMemory(as: UInt8.self, repeating: 0, count: BlockLayout.size - kept)
+        var header = FrameHeader.empty
+        (header.owner, header.index, header.block) = (original.owner, original.index, original.block)
+        header.state = .writing
+        header.flags = FrameFlag.detached
+        cache.enterDetached(copy, header)
+        detachedImages.append(DetachedImage(frame: copy, block: original.block, sequence: original.imageSequence))
+        return UInt32(copy)
+    }
+
+    /// The size in the durable inode. nil: its block is not in the cache; the write-back reads it.
+    private func committedSize(_ inode: UInt64) -> UInt64? {
+        let (block, offset) = geometry.location(ofInode: inode)
+        let frame = cache.find(0, block)
+        if frame < 0 {
+            requestWriteback(inode)
+            // It may be waiting for room since it read the block.
+            wakeJournalWaiters()
+            return nil
+        }
+        if cache.header(frame).state == .filling { return nil }
+        return unsafe Inode(number: inode, cell: Bytes(cache.pointer(frame) + offset, count: InodeLayout.size, writable: false)).size
     }
 
     private func pushHomeWrites() {

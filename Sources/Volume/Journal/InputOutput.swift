@@ -242,7 +242,9 @@ extension Volume {
 
     /// A frame's content is at home.
     func written(_ frame: Int) {
-        if cache.header(frame).flags & FrameFlag.detached != 0 {
+        let header = cache.header(frame)
+        if header.flags & FrameFlag.detached != 0 {
+            if header.owner != 0, let image = detachedImages.first(where: { $0.frame == frame }) { copyIsHome(header, image.sequence) }
             detachedImages.removeAll { $0.frame == frame }
             cache.release(frame)
             releasePinned()
@@ -252,6 +254,12 @@ extension Volume {
         cache.leaveCheckpoint(frame)
         unsafe cache.headers[frame].state = .clean
         wakeFrameWaiters()
+    }
+
+    /// Whoever has the place of the frame that was copied, and no newer image, needs that image no more.
+    private func copyIsHome(_ header: FrameHeader, _ sequence: UInt64) {
+        let present = cache.find(header.owner, header.index)
+        if present >= 0 && cache.header(present).imageSequence == sequence { cache.leaveCheckpoint(present) }
     }
 
     // MARK: Freed blocks
