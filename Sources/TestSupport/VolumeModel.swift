@@ -232,13 +232,20 @@ package struct VolumeModel {
 
     /// - Parameter flags: 1 no replacing, 2 exchange.
     package mutating func rename(_ path: String, _ newPath: String, flags: UInt32) -> Int64 {
+        /// The path fails for its last name only.
+        func endsTooLong(_ path: String) -> Bool {
+            let long = path.split(separator: "/").map { $0.utf8.count > 255 }
+            return long.last == true && !long.dropLast().contains(true) && failure(path) == -36
+        }
         guard case .found(let source, let name, let moving) = walk(path, follow: false) else {
             // A last name that is too long is looked at when both directories have been found.
-            let long = path.split(separator: "/").map { $0.utf8.count > 255 }
-            if long.last == true, !long.dropLast().contains(true), failure(path) == -36, case .failed(let errno) = walk(newPath, follow: false) { return errno }
+            if endsTooLong(path), case .failed(let errno) = walk(newPath, follow: false) { return errno }
             return failure(path)
         }
-        guard case .found(let destination, let newName, let target) = walk(newPath, follow: false) else { return failure(newPath) }
+        // What is to be moved is looked for before the name that it would get.
+        guard case .found(let destination, let newName, let target) = walk(newPath, follow: false) else {
+            return moving == nil && endsTooLong(newPath) ? -2 : failure(newPath)
+        }
         if name.isEmpty { return -16 }
         if newName.isEmpty { return flags == 1 ? -17 : -16 }
         guard let moving else { return -2 }
