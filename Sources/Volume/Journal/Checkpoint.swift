@@ -54,7 +54,7 @@ extension Volume {
             frame = next
         }
         if chosen.isEmpty {
-            if blockedByCommit { journal.wanted = max(journal.wanted, journal.openLength > 0 ? journal.openSequence : journal.sealedSequence) }
+            if blockedByCommit { commitSoon() }
             return
         }
         chosen.sort { $0.block < $1.block }
@@ -79,6 +79,9 @@ extension Volume {
         pushHomeWrites()
     }
 
+    /// The records under way, and what is open, are wanted.
+    private func commitSoon() { journal.wanted = max(journal.wanted, journal.openLength > 0 ? journal.openSequence : journal.sealedSequence) }
+
     /// A frame that stands for one that waits for its write-back; nil where there is none yet. The frame keeps its image until the copy is home.
     private func homeCopy(_ original: FrameHeader, _ frame: Int) -> UInt32? {
         guard let size = committedSize(original.owner) else { return nil }
@@ -100,7 +103,7 @@ extension Volume {
         return UInt32(copy)
     }
 
-    /// The size in the durable inode. nil: its block is not in the cache; the write-back reads it.
+    /// The size in the durable inode. nil: its block is not in the cache, and the write-back reads it; or the record of its last change comes first.
     private func committedSize(_ inode: UInt64) -> UInt64? {
         let (block, offset) = geometry.location(ofInode: inode)
         let frame = cache.find(0, block)
@@ -110,7 +113,12 @@ extension Volume {
             wakeJournalWaiters()
             return nil
         }
-        if cache.header(frame).state == .filling { return nil }
+        let header = cache.header(frame)
+        if header.state == .filling { return nil }
+        if header.lastSequence > journal.durableSequence {
+            commitSoon()
+            return nil
+        }
         return unsafe Inode(number: inode, cell: Bytes(cache.pointer(frame) + offset, count: InodeLayout.size, writable: false)).size
     }
 
