@@ -137,7 +137,7 @@ import CSystem
     }
 
     /// The same for one that is not in the index.
-    func enterDetached(_ frame: Int, _ header: FrameHeader) {
+    @inline(__always) func enterDetached(_ frame: Int, _ header: FrameHeader) {
         var unfinished = header
         unfinished.state = .empty
         unsafe headers[frame] = unfinished
