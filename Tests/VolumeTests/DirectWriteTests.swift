@@ -133,6 +133,29 @@ import Volume
         return volume.content("/f", 16 * page)[0..<8 * page].allSatisfy { $0 == 0 } ? nil : "what was zeroed later is there"
     }
 
+    /// Blocks of a file whose record is still open are overwritten, and that is said to be durable; the power goes.
+    static func synchronousBeforeItsFileIsDurable(_ bug: PlantedBug) throws -> String? {
+        let (volume, device) = try stored(1, bug: bug) { $0.supportsForceUnitAccess = true }
+        let plain = volume.open("/new", 0o102)
+        guard volume.write(plain, [UInt8](repeating: 2, count: 40 * page), at: 0) == 40 * page else { return "the write fails" }
+        // Its data goes to its blocks; the record stays open for as long again.
+        volume.monotonic += 3_000_000_000
+        volume.settle()
+        let handle = volume.open("/new", direct | dataSync)
+        guard volume.write(handle, [UInt8](repeating: 3, count: page), at: 0) == page else { return "the synchronous write fails" }
+        let states = CrashStates(device)
+        for seed in 0..<8 as Range<UInt64> {
+            let after = try VolumeHarness(states.state(at: states.cutCount, seed: seed).device)
+            let content = after.content("/new", 40 * page)
+            if content.prefix(page) != [UInt8](repeating: 3, count: page)[...] { return "the file has \(content.count) bytes, and not what was synced" }
+        }
+        return nil
+    }
+
+    @Test func aSynchronousWriteWaitsForItsFile() throws {
+        #expect(try Self.synchronousBeforeItsFileIsDurable(.none) == nil)
+    }
+
     @Test func whoCutsAFileWaitsForItsWrites() throws {
         #expect(try Self.cutUnderAWrite(.none) == nil)
     }

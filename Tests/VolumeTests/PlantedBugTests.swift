@@ -22,6 +22,7 @@ import Volume
         case .appliedStepsAreDoneAgain: try JournalTests.syncedWriteThenReplacedAndAdopted(bug)
         case .freedBlocksAreReusedUnderWrites: try JournalTests.freedUnderAWrite(bug, discards: false) == nil ? nil : JournalTests.freedUnderAWrite(bug, discards: true)
         case .discardedBlocksAreReusedAtOnce: try DiscardTests.writtenWhileBeingDiscarded(bug)
+        case .directWritesDoNotWaitForTheirFile: try DirectWriteTests.synchronousBeforeItsFileIsDurable(bug)
         case .filesAreCutUnderDirectWrites: try DirectWriteTests.cutUnderAWrite(bug)
         case .discardsBeforeDurable, .recordsAreNotForced: try crash(bug, audits: false)
         case .appliesBeforePublishing, .adoptionSkipsTheRecord: try adopt(bug)

@@ -40,6 +40,8 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case discardedBlocksAreReusedAtOnce
     /// A write past the cache is not covered by the next flush.
     case directWritesAreNotFlushed
+    /// A synchronous write past the cache ends before the record that makes its blocks the file's.
+    case directWritesDoNotWaitForTheirFile
     /// Blocks are taken from a file while they are being written past the cache.
     case filesAreCutUnderDirectWrites
     /// Blocks whose data a live record holds are overwritten in place.

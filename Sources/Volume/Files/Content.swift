@@ -213,7 +213,9 @@ extension Volume {
         let file = try inode(description.inode, tx)
         if description.flags & OpenFlag.direct != 0 && !Volume.hasSetID(file) {
             let isForced = synchronous && capabilities.volatileCache && capabilities.supportsForceUnitAccess
-            let isDurable = isForced || !capabilities.volatileCache
+            // What makes the blocks the file's has to be durable as well.
+            let isInPlace = !synchronous || hasDurableMapping(file)
+            let isDurable = isInPlace && (isForced || !capabilities.volatileCache)
             let isFull = description.flags & OpenFlag.sync == OpenFlag.sync
             if moved == wanted {
                 try touchContentTimes(file, tx)
@@ -224,7 +226,7 @@ extension Volume {
                 return .more
             }
             if var direct = try unsafe directWrite(file, offset: offset, count: count, start: base, isForced: isForced, from: buffer + Int(moved), tx) {
-                if moved == 0 && direct.count * BlockLayout.size == Int(wanted) && request.offset >= 0 && (!synchronous || !isFull) {
+                if moved == 0 && direct.count * BlockLayout.size == Int(wanted) && request.offset >= 0 && isInPlace && (!synchronous || !isFull) {
                     // It will have been all that there is to do.
                     try touchContentTimes(file, tx)
                     direct.result = Int64(wanted)
