@@ -137,9 +137,10 @@ import Volume
     static func synchronousBeforeItsFileIsDurable(_ bug: PlantedBug) throws -> String? {
         let (volume, device) = try stored(1, bug: bug) { $0.supportsForceUnitAccess = true }
         let plain = volume.open("/new", 0o102)
-        guard volume.write(plain, [UInt8](repeating: 2, count: 40 * page), at: 0) == 40 * page else { return "the write fails" }
+        guard volume.run(.sync).result == 0, volume.write(plain, [UInt8](repeating: 2, count: 40 * page), at: 0) == 40 * page else { return "the write fails" }
         // Its data goes to its blocks; the record stays open for as long again.
         volume.monotonic += 3_000_000_000
+        _ = volume.status("/new")
         volume.settle()
         let handle = volume.open("/new", direct | dataSync)
         guard volume.write(handle, [UInt8](repeating: 3, count: page), at: 0) == page else { return "the synchronous write fails" }
