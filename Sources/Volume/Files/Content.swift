@@ -214,7 +214,7 @@ extension Volume {
         if description.flags & OpenFlag.direct != 0 && !Volume.hasSetID(file) {
             let isForced = synchronous && capabilities.volatileCache && capabilities.supportsForceUnitAccess
             // What makes the blocks the file's has to be durable as well.
-            let isInPlace = !synchronous || hasDurableMapping(file)
+            let isInPlace = !synchronous || hasDurableMapping(file, tx)
             let isDurable = isInPlace && (isForced || !capabilities.volatileCache)
             let isFull = description.flags & OpenFlag.sync == OpenFlag.sync
             if moved == wanted {

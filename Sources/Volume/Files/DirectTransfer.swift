@@ -88,10 +88,12 @@ extension Volume {
     /// Without these bits, which a write by others than root takes away, there is nothing to do for an overwrite but the times.
     static func hasSetID(_ file: Inode) -> Bool { file.mode & (Mode.setUser | Mode.setGroup) != 0 }
 
-    /// No change of the inode waits for its record, and none of its extents without one of the inode.
-    func hasDurableMapping(_ file: Inode) -> Bool {
+    /// No change of the inode waits for its record, nor one of its extents alone: those come by write-back.
+    func hasDurableMapping(_ file: Inode, _ tx: Transaction) -> Bool {
         let frame = cache.find(0, geometry.location(ofInode: file.number).block)
-        return frame >= 0 && (cache.header(frame).lastSequence <= journal.durableSequence || journal.bug == .directWritesDoNotWaitForTheirFile)
+        guard frame >= 0 else { return false }
+        let newest = max(cache.header(frame).lastSequence, core(file.number, tx)?.lastRecord ?? 0)
+        return newest <= journal.durableSequence || journal.bug == .directWritesDoNotWaitForTheirFile
     }
 
     // MARK: On its way
