@@ -22,7 +22,8 @@ import Volume
     }
 
     private static func isErrno(_ problem: String) -> Bool {
-        ["result -5,", "result -19,", "result -22,", "result -30,", "result -117,", "seek: -5", "seek: -19", "seek: -30", "seek: -117"].contains { problem.contains($0) }
+        // That the device has no room is the answer of a write past the cache.
+        ["no space with", "result -28,", "result -5,", "result -19,", "result -22,", "result -30,", "result -117,", "seek: -5", "seek: -19", "seek: -30", "seek: -117"].contains { problem.contains($0) }
     }
 
     /// What is left is whole: the checker finds nothing before and after the next mount.
