@@ -161,6 +161,25 @@ import Volume
         #expect(try Self.cutUnderAWrite(.none) == nil)
     }
 
+    /// A write that finds no room in the journal for its times leaves nothing behind that another request could take for its own.
+    @Test func aWriteThatWaitsForTheJournalIsNobodyElses() throws {
+        let (volume, device) = try Self.stored(8)
+        let handle = volume.open("/f", Self.direct)
+        _ = volume.read(handle, Self.page, at: 7 * 4096)
+        let other = volume.open("/other", 0o102)
+        #expect(other >= 0 && volume.fsync(other) == 0)
+        device.schedule.heldFrom = 0
+        var made = 0
+        while made < 5000, volume.start(.mkdir, "/d\(made)", nil, as: nil, { $0.mode = 0o755 }) != nil { made += 1 }
+        #expect(made < 5000, "the journal is full")
+        volume.wall += 5_000_000_000
+        #expect(volume.startWrite(handle, AlignedBytes(count: Self.page, repeating: 9), at: 0) == nil)
+        for _ in 0..<20 { #expect(volume.start(.null) != nil, "what needs nothing waits for nothing") }
+        device.schedule.heldFrom = .max
+        #expect(Set([volume.wait(), volume.wait()].map(\.result)) == [0, Int64(Self.page)])
+        #expect(volume.read(handle, 1, at: 5).bytes == [9])
+    }
+
     @Test func aWriteThatFailsSaysSo() throws {
         let (volume, device) = try Self.stored(8)
         let handle = volume.open("/f", Self.direct)

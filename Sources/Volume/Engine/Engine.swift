@@ -56,7 +56,7 @@ struct Engine {
             if !waitFor.isEmpty { waitFor.removeAll(keepingCapacity: true) }
             if !pins.isEmpty { pins.removeAll(keepingCapacity: true) }
             (cancelled, failure, failedWritebacks, dirtyAtFailure) = (false, 0, 0, 0)
-            (directPieces, directBytes, directStart, directResult) = (0, 0, 0, nil)
+            (directPieces, directBytes, directStart, directResult, directWantsFlush) = (0, 0, 0, nil, false)
         }
     }
 
@@ -400,7 +400,6 @@ extension Volume {
         case .missing:
             if let transfer = tx.directTransfer {
                 // Each run moves something: it needs no pins to get further.
-                tx.directTransfer = nil
                 if !start(transfer, for: parked) {
                     parked.reason = .frames
                     framesStarved = true

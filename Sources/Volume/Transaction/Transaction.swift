@@ -137,6 +137,7 @@
         accesses = 0
         unlockedInode = 0
         missing.removeAll()
+        directTransfer = nil
         freed.removeAll()
         retired.removeAll()
         publications.removeAll()
