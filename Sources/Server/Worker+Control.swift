@@ -90,6 +90,7 @@ extension Worker {
 
     /// What the volume and the device have met, in the log, once each.
     func logNotes() {
+        guard volume.hasNotes || queue?.hasNotes ?? false else { return }
         for note in queue?.takeNotes() ?? [] {
             statistics.deviceNotes &+= 1
             complain("the device: \(note)")
@@ -105,7 +106,7 @@ extension Worker {
     }
 
     var statisticsText: String {
-        if volume.hasNotes { logNotes() }
+        logNotes()
         return statistics.json(
             epoch: epoch, sessions: sessionCount, channels: channelCount, arenaBytes: arenaBytes, rounds: round, sleeps: sleeps,
             isReadOnly: volume.isReadOnly, readOnlyReason: volume.readOnlyReason, device: queue?.counters ?? DeviceCounters())

@@ -136,7 +136,7 @@ import Wire
     /// Lets the volume work. What it and the device have to say is in the log before anybody is answered who could ask for it.
     func pollVolume() -> Bool {
         volume.poll()
-        if volume.hasNotes || queue?.hasNotes ?? false { logNotes() }
+        logNotes()
         return parkedCount > 0 && finishParked()
     }
 

@@ -175,7 +175,11 @@ import Volume
 
     /// nil: parked; `bytes` may be read until its answer has come.
     package func startWrite(_ handle: Int64, _ bytes: AlignedBytes, count: Int? = nil, at offset: Int64) -> Completion? {
-        start(.write) {
+        startTransfer(.write, handle, bytes, count, offset)
+    }
+
+    private func startTransfer(_ opcode: Opcode, _ handle: Int64, _ bytes: AlignedBytes, _ count: Int?, _ offset: Int64) -> Completion? {
+        start(opcode) {
             $0.handle = Int32(truncatingIfNeeded: handle)
             $0.offset = offset
             $0.bufferLength = count ?? bytes.count
@@ -207,13 +211,7 @@ import Volume
 
     /// nil: parked; `bytes` may be written until its answer has come.
     package func startRead(_ handle: Int64, into bytes: AlignedBytes, count: Int? = nil, at offset: Int64) -> Completion? {
-        start(.read) {
-            $0.handle = Int32(truncatingIfNeeded: handle)
-            $0.offset = offset
-            $0.bufferLength = count ?? bytes.count
-            $0.length = UInt64($0.bufferLength)
-            unsafe $0.buffer = bytes.buffer.baseAddress
-        }
+        startTransfer(.read, handle, bytes, count, offset)
     }
 
     package struct Status: Equatable {
