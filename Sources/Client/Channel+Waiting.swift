@@ -66,6 +66,7 @@ extension Channel {
             unsafe state.pointee.dead = true
             unsafe state.pointee.freeTags = 0
             unsafe state.pointee.postedTags = 0
+            unsafe Session(state: session).markOver()
         }
         return alive
     }

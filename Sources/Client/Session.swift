@@ -4,6 +4,22 @@ import CSystem
     import Wire
 #endif
 
+/// Open files that a session takes over, or that a bundle keeps (docs/PROTOCOL.md).
+@safe public struct Inheritance {
+    /// (0, 0): nothing.
+    public var key: (UInt64, UInt64) = (0, 0)
+    /// The first `Layout.handedLimit` count.
+    public var handles: UnsafePointer<Int32>?
+    public var count = 0
+
+    public init() { unsafe handles = nil }
+    public init(key: (UInt64, UInt64), handles: UnsafePointer<Int32>?, count: Int) {
+        self.key = key
+        unsafe self.handles = handles
+        self.count = count
+    }
+}
+
 /// A process's connection to a server: the control socket, the doorbell, and a pool of channels.
 ///
 /// Invariants: a channel is used by one holder at a time, from `acquire` to `release`. Nothing allocates; no lock is held while user code runs;
@@ -22,27 +38,40 @@ import CSystem
     /// - Parameters:
     ///   - prefix: where the program sees the volume's root ("/dash"): absolute symbolic links below it stay inside; paths that leave the volume are
     ///     answered with `WireCompletion.escape`. Without one the volume's root is the root, as after chroot. At most 255 bytes.
+    ///   - inheritance: what this session takes over from another, or from a bundle.
     ///   - descriptorFloor: the session's two descriptors get numbers from here on, out of a program's way.
     ///   - timeoutMilliseconds: how long the server may take to answer.
     /// - Throws: ENOENT/ECONNREFUSED: no server there. EACCES: the server refuses this user. EPROTO: it speaks another version. ETIMEDOUT.
     public static func connect(
-        path: UnsafeRawPointer, length: Int, prefix: PathBytes = .none, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
+        path: UnsafeRawPointer, length: Int, prefix: PathBytes = .none, inheritance: Inheritance = Inheritance(), descriptorFloor: Int32 = 3,
+        timeoutMilliseconds: Int32 = 10_000
     ) throws(ErrorCode) -> Session {
         let socket = try unsafe beginConnecting(
-            path: path, length: length, prefix: prefix, descriptorFloor: descriptorFloor, timeoutMilliseconds: timeoutMilliseconds)
+            path: path, length: length, prefix: prefix, inheritance: inheritance, descriptorFloor: descriptorFloor,
+            timeoutMilliseconds: timeoutMilliseconds)
         return try finishConnecting(socket: socket, descriptorFloor: descriptorFloor)
     }
 
     /// The first half of `connect`: says hello and does not wait. For harnesses that step client and server in one thread.
     public static func beginConnecting(
-        path: UnsafeRawPointer, length: Int, prefix: PathBytes = .none, descriptorFloor: Int32 = 3, timeoutMilliseconds: Int32 = 10_000
+        path: UnsafeRawPointer, length: Int, prefix: PathBytes = .none, inheritance: Inheritance = Inheritance(), descriptorFloor: Int32 = 3,
+        timeoutMilliseconds: Int32 = 10_000
     ) throws(ErrorCode) -> Int32 {
         guard prefix.count <= Layout.prefixLimit else { throw ErrorCode(result: -ErrorNumber.nameTooLong) }
+        var hello = ControlMessage(ControlMessage.Kind.hello)
+        hello.arenaBytes = UInt32(Layout.defaultArenaBytes)
+        return try unsafe beginTalking(hello, prefix, inheritance, path, length, descriptorFloor, timeoutMilliseconds)
+    }
+
+    private static func beginTalking(
+        _ message: ControlMessage, _ payload: PathBytes, _ inheritance: Inheritance, _ path: UnsafeRawPointer, _ length: Int, _ floor: Int32,
+        _ timeoutMilliseconds: Int32
+    ) throws(ErrorCode) -> Int32 {
         let low = dashfs_sys_seqpacket()
         guard low >= 0 else { throw ErrorCode(result: Int64(low)) }
         var socket = Int32(truncatingIfNeeded: low)
-        if socket < descriptorFloor {
-            let high = dashfs_duplicate_above(socket, descriptorFloor)
+        if socket < floor {
+            let high = dashfs_duplicate_above(socket, floor)
             if high >= 0 {
                 _ = dashfs_sys_close(socket)
                 socket = Int32(truncatingIfNeeded: high)
@@ -50,16 +79,39 @@ import CSystem
         }
         _ = dashfs_socket_timeout(socket, timeoutMilliseconds)
         var result = unsafe dashfs_sys_connect_unix(socket, path.assumingMemoryBound(to: CChar.self), length)
-        if result == 0 {
-            var hello = ControlMessage(ControlMessage.Kind.hello)
-            hello.arenaBytes = UInt32(Layout.defaultArenaBytes)
-            result = Int(send(hello, payload: prefix, socket: socket))
-        }
+        if result == 0 { result = Int(send(message, payload: payload, inheritance, socket: socket)) }
         guard result >= 0 else {
             _ = dashfs_sys_close(socket)
             throw ErrorCode(result: Int64(result))
         }
         return socket
+    }
+
+    /// Keeps open files of this session open for a process that does not exist yet, or is about to become another program: as long as a copy of the socket returned is open.
+    /// It must be possible in a vfork child, whose memory is its parent's: nothing of the session is changed.
+    /// - Parameter handles: what is kept; its key is not looked at.
+    /// - Returns: the socket (close-on-exec), and the key that a new session inherits by.
+    public func makeBundle(
+        of handles: Inheritance, path: UnsafeRawPointer, length: Int, descriptorFloor: Int32, timeoutMilliseconds: Int32 = 10_000
+    ) throws(ErrorCode) -> (socket: Int32, key: (UInt64, UInt64)) {
+        guard isCurrent else { throw ErrorCode(result: -ErrorNumber.badDescriptor) }
+        var mine = handles
+        mine.key = key
+        let socket = try unsafe Session.beginTalking(
+            ControlMessage(ControlMessage.Kind.bundle), .none, mine, path, length, descriptorFloor, timeoutMilliseconds)
+        do throws(ErrorCode) {
+            let (answer, _) = try Session.receive(socket: socket, kind: ControlMessage.Kind.bundle, descriptors: 0)
+            return (socket, answer.key)
+        } catch {
+            _ = dashfs_sys_close(socket)
+            throw error
+        }
+    }
+
+    /// What entitles to speak for this session; (0, 0) in forked children.
+    public var key: (UInt64, UInt64) {
+        let page = unsafe state.pointee.aliveWord
+        return unsafe (dashfs_load64(page + SessionState.key), dashfs_load64(page + SessionState.key + 8))
     }
 
     /// The second half: takes the answer and maps the first channel. Closes the socket on failure.
@@ -101,6 +153,10 @@ import CSystem
     @inline(__always)
     public var isCurrent: Bool { unsafe dashfs_load32(state.pointee.aliveWord) == 1 }
 
+    /// The server has gone, or has ended the session. A fork of such a process finds 0, as any.
+    public var isOver: Bool { unsafe dashfs_load32(state.pointee.aliveWord) == 2 }
+    func markOver() { if isCurrent { unsafe dashfs_store32(state.pointee.aliveWord, 2) } }
+
     /// True while the server has the session open.
     public var isOpen: Bool {
         guard isCurrent else { return false }
@@ -109,6 +165,8 @@ import CSystem
     }
 
     public var identifier: UInt32 { unsafe state.pointee.session }
+    /// How many of the handles that it was to inherit it has.
+    public var inherited: Int { unsafe Int(state.pointee.inherited) }
     public var epoch: UInt64 { unsafe state.pointee.epoch }
     public var socket: Int32 { unsafe state.pointee.socket }
     public var doorbell: Int32 { unsafe state.pointee.doorbell }
@@ -127,6 +185,13 @@ import CSystem
         let socket = unsafe state.pointee.socket
         forget()
         _ = dashfs_sys_close(socket)
+    }
+
+    /// Ends the session while other threads may be looking at it: it is not current any more, and what they hold of it stays mapped.
+    public func retire() {
+        markOver()
+        _ = dashfs_sys_close(unsafe state.pointee.doorbell)
+        _ = dashfs_sys_close(unsafe state.pointee.socket)
     }
 
     // MARK: Channels
@@ -237,14 +302,17 @@ import CSystem
 
     // MARK: Control socket
 
-    static func send(_ message: ControlMessage, payload: PathBytes = .none, socket: Int32) -> Int64 {
+    static func send(_ message: ControlMessage, payload: PathBytes = .none, _ inheritance: Inheritance = Inheritance(), socket: Int32) -> Int64 {
         unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes + Layout.prefixLimit, alignment: 8) { packet in
             guard let bytes = packet.baseAddress, payload.count <= Layout.prefixLimit else { return -ErrorNumber.invalid }
             var message = message
-            message.payloadBytes = UInt32(payload.count)
+            let count = min(inheritance.count, Layout.handedLimit)
+            message.payloadBytes = UInt32(payload.count + count * 4)
+            message.handles = UInt32(count)
+            message.key = inheritance.key
             unsafe message.store(packet)
             if payload.count > 0, let source = unsafe payload.address { unsafe dashfs_copy(bytes + ControlMessage.bytes, source, payload.count) }
-            return Int64(unsafe dashfs_send_packet(socket, bytes, ControlMessage.bytes + payload.count, nil, 0, 0))
+            return Int64(unsafe dashfs_send_two_parts(socket, bytes, ControlMessage.bytes + payload.count, inheritance.handles, count * 4))
         }
     }
 
@@ -311,11 +379,13 @@ import CSystem
                 let alive = unsafe try mapped(dashfs_sys_map(-1, 4096, protection, flags))
                 unsafe _ = dashfs_sys_advise(alive, 4096, Int32(dashfs_advice_wipeonfork))
                 unsafe dashfs_store32(alive, 1)
+                unsafe dashfs_store64(alive + SessionState.key, answer.key.0)
+                unsafe dashfs_store64(alive + SessionState.key + 8, answer.key.1)
                 let state = unsafe memory.assumingMemoryBound(to: SessionState.self)
                 unsafe state.initialize(
                     to: SessionState(
                         socket: socket, doorbell: bell, descriptorFloor: floor, session: answer.session,
-                        epoch: answer.epoch, aliveWord: alive))
+                        epoch: answer.epoch, aliveWord: alive, inherited: answer.handles))
                 return unsafe Session(state: state)
             } catch {
                 unsafe _ = dashfs_sys_unmap(memory, SessionState.bytes)

@@ -18,8 +18,12 @@ import CSystem
     var descriptorFloor: Int32
     var session: UInt32
     var epoch: UInt64
-    /// 1 in the process that connected, 0 in its forked children.
+    /// A page: 1 in the process that connected, 0 in its forked children, which so do not get the key either (two words at `key`).
     var aliveWord: UnsafeMutableRawPointer
+    /// Handles that the server says came with the key that this session was made with.
+    var inherited: UInt32
+
+    static let key = 64
 
     static let addLock = 2048
     static let channelCount = 2112

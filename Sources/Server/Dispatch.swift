@@ -141,8 +141,8 @@ private func isHandle(_ handle: Int32) -> Bool { handle >= 0 || handle == Reques
 
 private func translateSecondLine(_ wire: borrowing WireRequest, _ opcode: WireOpcode, into request: inout Request) -> Judgement {
     request.argument = wire.argument
-    // A lock owner is a name within a session: no client can speak for another's.
-    request.owner = UInt64(request.session.rawValue) << 32 | UInt64(wire.owner)
+    // A name within the session: no client can speak for another's.
+    request.owner = UInt64(wire.owner)
     if opcode == .copyRange {
         if wire.offset2 < -1 { return .refused(-ErrorNumber.invalid) }
         request.offset2 = wire.offset2

@@ -14,6 +14,8 @@ import Wire
         /// Accepted, hello not yet seen.
         case greeting
         case open
+        /// A bundle: keeps handles of another session open until its connection ends, whoever made it.
+        case holding
         /// Over; waits for parked requests whose buffers are in its arenas.
         case ending
     }
@@ -27,6 +29,8 @@ import Wire
     var process: Int32 = 0
     var user: UInt32 = 0
     var refused = false
+    /// Names a session to those who may speak for it, a bundle to those who may inherit from it; unguessable, zero before there is one.
+    var key: (UInt64, UInt64) = (0, 0)
     var volumeSession = SessionID(rawValue: 0)
     /// First of its channels, chained by `ChannelEnd.nextInSession`; -1: none.
     var firstChannel: Int32 = -1

@@ -10,7 +10,7 @@ import Wire
 
 /// Connections, as the worker handles them between rounds: accept, hello, more channels, statistics, death.
 ///
-/// Invariant: everything a peer sends is 64 bytes, hello's prefix behind them, copied to private memory and checked here; a message that is none ends its connection. Nothing here waits.
+/// Invariant: everything a peer sends is 64 bytes, a prefix and handles behind them, copied to private memory and checked here; a message that is none ends its connection. Nothing here waits.
 /// One call takes a message of each connection and a few new connections at most, so that who floods the sockets does not keep the rings waiting.
 extension Worker {
     static let acceptsPerCall = 8
@@ -135,7 +135,8 @@ extension Worker {
         var message: ControlMessage?
         var payload: [UInt8] = []
         let socket = unsafe session.pointee.socket
-        let length = unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes + Layout.prefixLimit, alignment: 8) { packet -> Int in
+        let longest = ControlMessage.bytes + Layout.prefixLimit + Layout.handedLimit * 4
+        let length = unsafe withUnsafeTemporaryAllocation(byteCount: longest, alignment: 8) { packet -> Int in
             guard let bytes = packet.baseAddress else { return 0 }
             let length = unsafe withUnsafeMutablePointer(to: &handed) { pointer in
                 unsafe pointer.withMemoryRebound(to: Int32.self, capacity: 4) {
@@ -154,15 +155,35 @@ extension Worker {
         }
         if Int64(length) == -ErrorNumber.again { return }
         if length <= 0 { return unsafe endSession(session, reason: "the client disconnected") }
-        guard let message, descriptors == 0, Int(message.payloadBytes) == payload.count,
-            payload.isEmpty || message.kind == ControlMessage.Kind.hello && payload[0] == UInt8(ascii: "/") && !payload.contains(0)
-        else {
+        guard let message, descriptors == 0, let words = Words(message, payload) else {
             return unsafe endSession(session, reason: "a control packet that is not a message", hostile: true)
         }
-        unsafe handle(message, prefix: payload, session)
+        unsafe handle(message, words, session)
     }
 
-    private func handle(_ message: ControlMessage, prefix: [UInt8], _ session: UnsafeMutablePointer<SessionEnd>) {
+    /// What follows a message's 64 bytes.
+    private struct Words {
+        var prefix: [UInt8]
+        var handles: [Int32]
+
+        /// nil: not of the form that the kind has.
+        init?(_ message: ControlMessage, _ payload: [UInt8]) {
+            let inherits = message.kind == ControlMessage.Kind.hello || message.kind == ControlMessage.Kind.bundle
+            guard Int(message.payloadBytes) == payload.count, inherits || payload.isEmpty, message.handles <= UInt32(Layout.handedLimit),
+                Int(message.handles) * 4 <= payload.count, inherits || message.handles == 0
+            else { return nil }
+            let end = payload.count - Int(message.handles) * 4
+            prefix = Array(payload[..<end])
+            guard prefix.isEmpty || message.kind == ControlMessage.Kind.hello && prefix[0] == UInt8(ascii: "/") && !prefix.contains(0),
+                prefix.count <= Layout.prefixLimit
+            else { return nil }
+            handles = stride(from: end, to: payload.count, by: 4).map { at in
+                unsafe payload.withUnsafeBytes { unsafe $0.loadUnaligned(fromByteOffset: at, as: Int32.self) }
+            }
+        }
+    }
+
+    private func handle(_ message: ControlMessage, _ words: Words, _ session: UnsafeMutablePointer<SessionEnd>) {
         var answer = ControlMessage(message.kind)
         answer.epoch = epoch
         answer.session = UInt32(bitPattern: unsafe session.pointee.index)
@@ -178,7 +199,9 @@ extension Worker {
         let phase = unsafe session.pointee.phase
         switch (message.kind, phase) {
         case (ControlMessage.Kind.hello, .greeting):
-            unsafe open(session, message, prefix: prefix, &answer)
+            unsafe open(session, message, words, &answer)
+        case (ControlMessage.Kind.bundle, .greeting):
+            unsafe makeBundle(session, message, words.handles, &answer)
         case (ControlMessage.Kind.addChannel, .open):
             unsafe offerChannel(session, message, &answer, doorbell: -1)
         case (ControlMessage.Kind.statistics, _):
@@ -194,22 +217,78 @@ extension Worker {
         }
     }
 
-    private func open(
-        _ session: UnsafeMutablePointer<SessionEnd>, _ message: ControlMessage, prefix: [UInt8], _ answer: inout ControlMessage
-    ) {
+    /// Gives a connection its session of the volume and its key; false: it has been refused.
+    private func establish(
+        _ session: UnsafeMutablePointer<SessionEnd>, as phase: SessionEnd.Phase, prefix: [UInt8], _ answer: inout ControlMessage
+    ) -> Bool {
         let socket = unsafe session.pointee.socket
         var peer = dashfs_peer()
         unsafe _ = dashfs_peer_credentials(socket, &peer)
         guard let groups = peerGroups(socket) else {
-            return unsafe refuse(session, &answer, -ErrorNumber.access, "the kernel does not tell the client's groups")
+            unsafe refuse(session, &answer, -ErrorNumber.access, "the kernel does not tell the client's groups")
+            return false
+        }
+        guard let key = unguessable() else {
+            unsafe refuse(session, &answer, -ErrorNumber.io, "no random numbers")
+            return false
         }
         let credentials = Credentials(user: peer.user, group: peer.group, groups: groups, process: peer.process)
         guard let identifier = volume.openSession(credentials, prefix: prefix) else {
             complain("connection refused: the volume has no room for another session")
-            return unsafe refuse(session, &answer, -ErrorNumber.tooManyFiles, "no room")
+            unsafe refuse(session, &answer, -ErrorNumber.tooManyFiles, "no room")
+            return false
         }
-        unsafe session.pointee.phase = .open
+        unsafe session.pointee.phase = phase
         unsafe session.pointee.volumeSession = identifier
+        unsafe session.pointee.key = key
+        answer.key = key
+        return true
+    }
+
+    private func unguessable() -> (UInt64, UInt64)? {
+        var key: (UInt64, UInt64) = (0, 0)
+        let got = unsafe withUnsafeMutablePointer(to: &key) { unsafe dashfs_sys_random($0, 16) }
+        return got == 16 && key != (0, 0) ? key : nil
+    }
+
+    /// The session or bundle that the key names.
+    private func holder(_ key: (UInt64, UInt64)) -> UnsafeMutablePointer<SessionEnd>? {
+        if key == (0, 0) { return nil }
+        for index in 0..<sessionCapacity where unsafe sessions[index].key == key { return unsafe sessions + index }
+        return nil
+    }
+
+    /// What a process is about to hand on, kept whatever becomes of it: see `ControlMessage.Kind.bundle`.
+    private func makeBundle(
+        _ session: UnsafeMutablePointer<SessionEnd>, _ message: ControlMessage, _ handles: [Int32], _ answer: inout ControlMessage
+    ) {
+        guard let giver = unsafe holder(message.key), unsafe giver.pointee.phase == .open else {
+            return unsafe refuse(session, &answer, -ErrorNumber.access, "no session has this key")
+        }
+        guard unsafe establish(session, as: .holding, prefix: [], &answer) else { return }
+        unsafe answer.handles = UInt32(volume.share(handles, of: giver.pointee.volumeSession, with: session.pointee.volumeSession))
+        // Copies of this end outlive the process that made it.
+        unsafe _ = dashfs_sys_epoll_remove(control.events, session.pointee.pidfd)
+        unsafe _ = dashfs_sys_close(session.pointee.pidfd)
+        unsafe session.pointee.pidfd = -1
+        unsafe send(session, answer, payload: [], descriptors: [])
+    }
+
+    /// Hello's key: what it entitles to becomes the new session's.
+    private func inherit(_ session: UnsafeMutablePointer<SessionEnd>, _ key: (UInt64, UInt64), _ handles: [Int32]) -> Int {
+        guard let giver = unsafe holder(key), unsafe giver != session else { return 0 }
+        let heir = unsafe session.pointee.volumeSession
+        if unsafe giver.pointee.phase == .holding { return unsafe volume.share(handles, of: giver.pointee.volumeSession, with: heir) }
+        let count = unsafe volume.succeed(giver.pointee.volumeSession, by: heir, keeping: handles)
+        unsafe endSession(giver, reason: "another session took its place")
+        return count
+    }
+
+    private func open(
+        _ session: UnsafeMutablePointer<SessionEnd>, _ message: ControlMessage, _ words: Words, _ answer: inout ControlMessage
+    ) {
+        guard unsafe establish(session, as: .open, prefix: words.prefix, &answer) else { return }
+        unsafe answer.handles = UInt32(inherit(session, message.key, words.handles))
         let doorbell = Int32(dashfs_sys_eventfd())
         unsafe session.pointee.doorbell = doorbell
         guard doorbell >= 0 else { return unsafe refuse(session, &answer, Int64(doorbell), "no eventfd") }

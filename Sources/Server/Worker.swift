@@ -454,7 +454,7 @@ import Wire
     /// Closes a session, whatever state it is in. Its arenas stay until the volume has let go of every parked request.
     func endSession(_ session: UnsafeMutablePointer<SessionEnd>, reason: String, hostile: Bool = false) {
         let phase = unsafe session.pointee.phase
-        guard phase == .open || phase == .greeting else { return }
+        guard phase == .open || phase == .holding || phase == .greeting else { return }
         let metadata: Logger.Metadata = unsafe [
             "session": "\(session.pointee.index)", "pid": "\(session.pointee.process)", "uid": "\(session.pointee.user)",
         ]
@@ -464,8 +464,9 @@ import Wire
             logger.debug("session ended: \(reason)", metadata: metadata)
         }
         unsafe session.pointee.phase = .ending
+        unsafe session.pointee.key = (0, 0)
         unsafe control.forget(session, events: events)
-        if phase == .open { volume.closeSession(unsafe session.pointee.volumeSession) }
+        if phase != .greeting { volume.closeSession(unsafe session.pointee.volumeSession) }
         var index = unsafe session.pointee.firstChannel
         while index >= 0 {
             let end = unsafe channels + Int(index)

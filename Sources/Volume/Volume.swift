@@ -89,6 +89,8 @@ import BlockDevice
 
     // State tables.
     let coreIndex: HashIndex
+    /// (description, session) → the row of its share.
+    let shareIndex: HashIndex
     var corePool: SlotPool
     var descriptionPool: SlotPool
     var lockPool: SlotPool
@@ -182,6 +184,7 @@ import BlockDevice
         unsafe groups = .allocate(capacity: geometry.groupCount)
         unsafe groups.initialize(repeating: GroupSummary(freeBlocks: 0, freeInodes: 0), count: geometry.groupCount)
         coreIndex = HashIndex(capacity: layout.inodes)
+        shareIndex = HashIndex(capacity: layout.descriptions)
         corePool = SlotPool(capacity: layout.inodes)
         descriptionPool = SlotPool(capacity: layout.descriptions)
         lockPool = SlotPool(capacity: layout.locks)
@@ -201,6 +204,7 @@ import BlockDevice
         unsafe groups.deallocate()
         unsafe readAhead.deallocate()
         coreIndex.free()
+        shareIndex.free()
         corePool.free()
         descriptionPool.free()
         lockPool.free()

@@ -4,16 +4,22 @@ import CSystem
 ///
 ///     0  UInt32 magic    4  UInt16 version   6  UInt16 kind    8  Int32 status (0, or a negated errno)
 ///     12 UInt32 session  16 UInt64 epoch    24  UInt32 channel 28  UInt32 arena bytes
-///     32 UInt32 payload bytes that follow the 64                36...63  0
+///     32 UInt32 payload bytes that follow the 64                36 UInt32 handles (at the payload's end, 4 bytes each; of an answer: what it says below)
+///     40 UInt64 × 2 key    56...63  0
 public struct ControlMessage: Sendable {
     public enum Kind {
         /// First from the client. Its payload is where the client sees the volume's root ("/dash"), at most 255 bytes, or nothing where the volume is all
         /// it sees: symbolic links and ".." that leave it are then answered with `WireCompletion.escape`. Answered with descriptors: doorbell, request segment, completion segment (of channel 0).
+        /// The key, if not zero, is what entitles to inherit the handles listed: those of a bundle are then the new session's as well; of another session, by its key, they become
+        /// the new one's in its place, record locks too, and the other one ends. The answer says how many, and carries the new session's own key.
         public static let hello: UInt16 = 1
         /// One more channel for the session. Answered with descriptors: request segment, completion segment.
         public static let addChannel: UInt16 = 2
         /// Counters and histograms; the answer carries JSON as its payload. Allowed before hello.
         public static let statistics: UInt16 = 3
+        /// First on a connection that makes no session: keeps the handles listed of the session with this key open until the last copy of this end of the connection is closed, whatever
+        /// becomes of the session. The answer's key, given to hello, is what entitles to inherit them; its handles say how many were the session's.
+        public static let bundle: UInt16 = 4
     }
 
     /// "DASH", little-endian.
@@ -30,6 +36,8 @@ public struct ControlMessage: Sendable {
     public var channel: UInt32 = 0
     public var arenaBytes: UInt32 = 0
     public var payloadBytes: UInt32 = 0
+    public var handles: UInt32 = 0
+    public var key: (UInt64, UInt64) = (0, 0)
 
     public init(_ kind: UInt16) { self.kind = kind }
 
@@ -45,6 +53,9 @@ public struct ControlMessage: Sendable {
         channel = unsafe packet.loadUnaligned(fromByteOffset: 24, as: UInt32.self)
         arenaBytes = unsafe packet.loadUnaligned(fromByteOffset: 28, as: UInt32.self)
         payloadBytes = unsafe packet.loadUnaligned(fromByteOffset: 32, as: UInt32.self)
+        handles = unsafe packet.loadUnaligned(fromByteOffset: 36, as: UInt32.self)
+        key.0 = unsafe packet.loadUnaligned(fromByteOffset: 40, as: UInt64.self)
+        key.1 = unsafe packet.loadUnaligned(fromByteOffset: 48, as: UInt64.self)
     }
 
     /// - Precondition: `packet` has at least 64 bytes.
@@ -60,5 +71,8 @@ public struct ControlMessage: Sendable {
         unsafe packet.storeBytes(of: channel, toByteOffset: 24, as: UInt32.self)
         unsafe packet.storeBytes(of: arenaBytes, toByteOffset: 28, as: UInt32.self)
         unsafe packet.storeBytes(of: payloadBytes, toByteOffset: 32, as: UInt32.self)
+        unsafe packet.storeBytes(of: handles, toByteOffset: 36, as: UInt32.self)
+        unsafe packet.storeBytes(of: key.0, toByteOffset: 40, as: UInt64.self)
+        unsafe packet.storeBytes(of: key.1, toByteOffset: 48, as: UInt64.self)
     }
 }

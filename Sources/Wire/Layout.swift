@@ -14,7 +14,7 @@ public enum Layout {
     /// "DashChan", little-endian.
     public static let magic: UInt64 = 0x6e61_6843_6873_6144
     /// Both ends must speak the same one; a mismatch is an error at connect.
-    public static let version: UInt16 = 1
+    public static let version: UInt16 = 2
 
     // MARK: Ring
 
@@ -49,6 +49,8 @@ public enum Layout {
 
     /// The longest prefix that hello may carry.
     public static let prefixLimit = 255
+    /// The most handles that a bundle or a hello names.
+    public static let handedLimit = 4096
 
     // MARK: Arena
 

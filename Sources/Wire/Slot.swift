@@ -56,6 +56,8 @@ public struct WireRequest: Sendable {
 
     /// Paths that start at the volume's root name it as their directory.
     public static let rootHandle: Int32 = -100
+    /// In the mode of an open: an empty path means the handle's own file, opened anew.
+    public static let handleItself: UInt32 = 1 << 31
 
     @inlinable @inline(__always) public init(_ opcode: WireOpcode) { self.opcode = opcode.rawValue }
 

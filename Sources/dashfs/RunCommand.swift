@@ -32,6 +32,9 @@ struct RunCommand: ParsableCommand {
     @Option(help: ArgumentHelp("With --image: memory for cached blocks; 64M where it is not given.", valueName: "size"))
     var cache: Size?
 
+    @Option(help: ArgumentHelp("How long calls wait for a server that has gone, in seconds; then they fail with EIO.", valueName: "seconds"))
+    var timeout = 30
+
     @Argument(parsing: .postTerminator, help: "The command and its arguments, after --.")
     var command: [String] = []
 
@@ -40,12 +43,14 @@ struct RunCommand: ParsableCommand {
         guard at.hasPrefix("/"), at.utf8.count > 1, !at.hasSuffix("/"), !at.contains("//") else {
             throw ValidationError("--at takes an absolute path such as /dash, without a slash at its end")
         }
+        guard timeout >= 0 else { throw ValidationError("--timeout takes a number of seconds") }
         guard socket == nil || image == nil else { throw ValidationError("Give --socket or --image, not both") }
         guard cache == nil || image != nil else { throw ValidationError("--cache goes with --image; a running server has its own") }
     }
 
     func run() throws {
         var environment = try Preloading.environment(prefix: at)
+        environment["DASHFS_TIMEOUT"] = "\(timeout)"
         guard let image else {
             environment["DASHFS_SOCKET"] = Places.absolute(socket ?? Places.clientSocket())
             try Preloading.requireServer(environment["DASHFS_SOCKET"] ?? "")

@@ -2,8 +2,9 @@
 # The driver where there is no IOMMU (the guest is started with intel_iommu=off): refused without --no-iommu, and with it everything works, by copies.
 set -euo pipefail
 address=0000:00:04.0 device=nvme:0000:00:04.0
-fail() { echo "FAILED: $1"; cat out err 2>/dev/null; exit 1; }
+here=$PWD
 cd "$(mktemp -d)"
+. "$here/common"
 if dashfs device bind "$address" 2>out; then fail "a controller without an IOMMU is taken"; fi
 grep -q "turn the IOMMU on" out || fail "no word of what to do"
 dashfs doctor | grep "NVMe" | grep -q "there is no IOMMU" || fail "doctor does not see it"
@@ -20,17 +21,10 @@ grep -q "nr_hugepages" out || fail "no word of huge pages"
 echo 16 >/proc/sys/vm/nr_hugepages
 if setpriv --reuid 65534 --clear-groups dashfs format "$device" --no-iommu 2>out; then fail "anybody may"; fi
 dashfs format "$device" --no-iommu
-dashfs serve "$device" --no-iommu --socket socket --cache 32M >out 2>err &
-server=$!
-for _ in $(seq 200); do
-    if grep -q ^serving out; then break; fi
-    kill -0 "$server" 2>/dev/null || fail "the server ends"
-    sleep 0.1
-done
+serving --no-iommu --cache 32M
 grep -q "no IOMMU keeps the device" err || fail "no warning"
 dashfs run --socket socket -- cp -a /usr/lib/modules /dash/
 dashfs run --socket socket -- diff -r --no-dereference /usr/lib/modules /dash/modules || fail "the copy differs"
 dashfs stats --socket socket | grep ^device:
-kill "$server"
-wait "$server" || fail "the server ends with $?"
+stop
 dashfs check "$device" --no-iommu || fail "the volume has findings"

@@ -3,21 +3,11 @@
 # again (the new owner resets the controller and sees it ready before it reads), shut down in order, checked, and the controller given back.
 set -euo pipefail
 address=0000:00:04.0 device=nvme:0000:00:04.0 cache=${1:-on}
-fail() { echo "FAILED: $1"; cat out err 2>/dev/null; exit 1; }
+here=$PWD
 strace=$(realpath ../strace)
 cd "$(mktemp -d)"
-
-serve() {
-    dashfs serve "$device" --socket socket --cache 32M --wait "${1:-adaptive}" >out 2>err &
-    server=$!
-    for _ in $(seq 200); do
-        if grep -q ^serving out; then return; fi
-        kill -0 "$server" 2>/dev/null || fail "the server ends"
-        sleep 0.1
-    done
-    fail "the server does not start"
-}
-stop() { kill "$server"; wait "$server" || fail "the server ends with $?"; }
+. "$here/common"
+serve() { serving --cache 32M --wait "${1:-adaptive}"; }
 on() { dashfs run --socket socket -- "$@"; }
 
 echo "-- names and refusals"

@@ -4,19 +4,9 @@
 set -euo pipefail
 address=0000:00:04.0 device=nvme:0000:00:04.0
 program=$PWD/power_cut
-fail() { echo "FAILED: $1"; cat out err 2>/dev/null; exit 1; }
+here=$PWD
 cd "$(mktemp -d)"
-
-serve() {
-    dashfs serve "$device" --socket socket --cache 4M >out 2>err &
-    server=$!
-    for _ in $(seq 200); do
-        if grep -q ^serving out; then return; fi
-        kill -0 "$server" 2>/dev/null || fail "the server ends"
-        sleep 0.1
-    done
-    fail "the server does not start"
-}
+. "$here/common"
 on() { exec dashfs run --socket socket -- "$@"; }
 steps() {  # steps FIRST LAST
     on "$program" noise /dash 2>noise &
@@ -28,7 +18,7 @@ steps() {  # steps FIRST LAST
 echo "-- a volume, and steps"
 dashfs device bind "$address" --force
 dashfs format "$device" --journal 1M --force
-serve
+serving --cache 4M
 (on bash -c 'mkdir /dash/steps /dash/noise && sync')
 steps 0 120
 echo "-- the server killed"
@@ -36,10 +26,9 @@ kill -9 "$server"
 wait "$server" || true
 wait "$noise" || true
 echo "-- a new server, and more steps"
-serve
+serving --cache 4M
 steps 120 240
 echo "-- the end"
 kill "$noise"
 wait "$noise" || true
-kill "$server"
-wait "$server" || fail "the server ends with $?"
+stop

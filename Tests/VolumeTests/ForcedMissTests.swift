@@ -57,6 +57,12 @@ private struct Attempt {
             _ = $0.write(handle, bytes(70_000, 9), at: 3000)
             return handle
         }) { "\($0.fsync($1))" })
+        // Of the tables only, so nothing can be missing.
+        for opcode in [Opcode.share, .bequeath] {
+            list.append(handle("\(opcode)", "/small") { volume, handle in
+                "\(volume.run(opcode) { $0.handle = Int32(handle); $0.argument = UInt64(volume.session.rawValue) }.result)"
+            })
+        }
         list.append(handle("append", "/large", 0o2002) { "\($0.write($1, bytes(6000, 3)))" })
         for hole in [3, 4] as [UInt32] {
             list.append(handle("seek \(hole)", "/many") { volume, handle in

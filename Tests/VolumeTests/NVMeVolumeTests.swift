@@ -146,6 +146,13 @@ import Volume
         #expect(resets > 0)
     }
 
+    @Test func aControllerWithSmallerTransfersThanARecordIsRefusedByName() throws {
+        let fake = try FakeController(blocks: Int(Self.size / 4096)) { ($0.transferShift, $0.queues) = (3, 1) }
+        let device = try SteppedDevice(fake)
+        #expect { try VolumeHarness.format(device, blocksPerGroup: 512) } throws: { "\($0)".contains("at most 32768 bytes in a transfer") }
+        #expect(fake.violations.isEmpty, "\(fake.violations)")
+    }
+
     @Test func aDeviceThatLiesIsFoundOut() throws {
         let shared = try Self.formatted()
         let found = try (0..<20).filter { try Self.run(shared, seed: UInt64(900 + $0), lies: true).problem != nil }

@@ -33,6 +33,9 @@ static inline long dashfs_sys_call(long number, long a, long b, long c, long d, 
 
 static inline long dashfs_sys_close(int fd) { return dashfs_sys_call(SYS_close, fd, 0, 0, 0, 0, 0); }
 
+/// Fills `bytes` (at most 256) with random numbers: `count`, or a negated errno.
+static inline long dashfs_sys_random(void *_Nonnull bytes, size_t count) { return dashfs_sys_call(SYS_getrandom, (long)bytes, (long)count, 0, 0, 0, 0); }
+
 static inline long dashfs_sys_getpid(void) { return dashfs_sys_call(SYS_getpid, 0, 0, 0, 0, 0, 0); }
 
 static inline long dashfs_sys_read(int fd, void *_Nonnull bytes, size_t count) {

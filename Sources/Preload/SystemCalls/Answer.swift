@@ -9,7 +9,9 @@ import CSystem
 /// True if the call has been answered and `frame.result` holds the result, a value or a negated errno.
 func answer(_ number: SystemCallNumber, _ frame: inout SystemCallFrame) -> Bool {
     if Probe.isOn, Probe.answer(number, &frame) { return true }
-    guard Configuration.isOn, let result = result(number, frame) else { return false }
+    guard Configuration.isOn else { return false }
+    if unsafe dashfs_borrowed_block() != nil { ThreadBlock.settle() }
+    guard let result = result(number, frame) else { return false }
     frame.result = result
     return true
 }
@@ -67,10 +69,8 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
         let old = dashfs_raw_syscall3(frame.number, first, 0, 0)
         if !Connection.isBorrowed { FileModeMask.hasBecome(UInt32(truncatingIfNeeded: first)) }
         return old
-    case .clone, .vfork, .clone3:
-        Connection.processWillClone(number, first, memory)
-        return nil
-    case .execve, .execveat: return execute(number, frame, memory)
+    case .clone, .fork, .vfork, .clone3: return Processes.clone(number, frame, memory)
+    case .execve, .execveat: return Execution.answer(number, frame, memory)
     case .setuid, .setgid, .setreuid, .setregid, .setgroups, .setresuid, .setresgid, .setfsuid, .setfsgid:
         guard Connection.existing != nil else { return nil }
         let result = dashfs_raw_syscall3(frame.number, first, second, third)
@@ -83,9 +83,11 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
         return refuse(frame.argument3 & anonymous == 0 && Descriptors.isFile(frame.argument4), 19)
 
     case .sync:
-        if let session = Connection.existing, let channel = session.acquire() {
+        // A process that has never used the volume may be the one that is to make it safe (sync(1)).
+        if let session = Connection.sessionIfServed(), let channel = session.acquire() {
             _ = channel.sync()
             session.release(channel)
+            if Connection.isTemporary(session) { session.disconnect() }
         }
         return nil
     default:
@@ -171,16 +173,4 @@ private func changeDirectory(_ descriptor: Int64, _ frame: SystemCallFrame) -> I
 private func leaving(_ result: Int64) -> Int64 {
     if result == 0 { WorkingDirectory.leave() }
     return result
-}
-
-private func execute(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
-    if let refused = PathCalls.answer(number, frame, memory) { return refused }
-    let variables = UInt64(bitPattern: number == .execve ? frame.argument2 : frame.argument3)
-    guard let (address, error) = Handover.execute(frame, variables: variables, memory) else { return nil }
-    if error != 0 { return error }
-    if number == .execve {
-        return dashfs_raw_syscall3(frame.number, frame.argument0, frame.argument1, Int64(bitPattern: address))
-    }
-    return dashfs_raw_syscall6(
-        frame.number, frame.argument0, frame.argument1, frame.argument2, Int64(bitPattern: address), frame.argument4, 0)
 }

@@ -81,7 +81,6 @@ enum AttributeCalls {
         case .readlinkat: return readLink(channel, place, third, frame.argument3, memory)
 
         // Not with files of this system: said by the errno, once it is known that the path exists.
-        case .execve, .execveat: return refuse(channel, place, 13)
         case .name_to_handle_at: return refuse(channel, place, ErrorNumber.notSupported)
         case .inotify_add_watch, .fanotify_mark: return refuse(channel, place, ErrorNumber.notSupported)
         case .chroot: return refuse(channel, place, 1)

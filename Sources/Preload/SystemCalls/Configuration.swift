@@ -13,13 +13,22 @@ enum Configuration {
     nonisolated(unsafe) private static var parentLength = 0
     nonisolated(unsafe) private static var components = 0
     nonisolated(unsafe) private static var socketLength = 0
+    nonisolated(unsafe) private static var preloadLength = 0
+    nonisolated(unsafe) private static var sitesLength = 0
 
     @inline(__always) static var isOn: Bool { unsafe on }
     /// Absolute, without a slash at its end, without empty components, "." and "..".
     @inline(__always) static var prefix: PathBytes { unsafe PathBytes(dashfs_prefix_text(), count: prefixLength) }
     static var prefixParent: PathBytes { unsafe PathBytes(dashfs_prefix_text(), count: parentLength) }
     static var prefixComponents: Int { unsafe components }
+    /// LD_PRELOAD and DASHFS_SITES as this program was started with them.
+    static var preload: PathBytes { unsafe PathBytes(dashfs_preload_text(), count: preloadLength) }
+    static var sites: PathBytes { unsafe PathBytes(dashfs_sites_text(), count: sitesLength) }
     static var socket: PathBytes { unsafe PathBytes(dashfs_socket_text(), count: socketLength) }
+
+    /// How long a call waits for a server that has gone.
+    static var timeoutMilliseconds: UInt64 { unsafe timeout }
+    nonisolated(unsafe) private static var timeout: UInt64 = 30_000
 
     static func start(_ environment: Environment) {
         guard let socket = environment.value("DASHFS_SOCKET"), socket.count > 0, socket.count < Int(DASHFS_TEXT_CAPACITY) else { return }
@@ -32,10 +41,21 @@ enum Configuration {
             unsafe setPrefix(usual.utf8Start, usual.utf8CodeUnitCount)
         }
         guard unsafe prefixLength > 1 else { return }
+        unsafe keep(environment.value("LD_PRELOAD"), dashfs_preload_text(), &preloadLength)
+        unsafe keep(environment.value("DASHFS_SITES"), dashfs_sites_text(), &sitesLength)
+        if let value = environment.value("DASHFS_TIMEOUT"), let (seconds, digits) = unsafe Text.number(UnsafeRawPointer(value.start), value.count), digits == value.count {
+            unsafe timeout = min(seconds, 1 << 32) * 1000
+        }
         unsafe on = true
         Connection.start()
         Handover.take(environment)
         WorkingDirectory.noteKernelDirectory()
+    }
+
+    private static func keep(_ value: ProgramString?, _ place: UnsafeMutablePointer<UInt8>, _ length: inout Int) {
+        guard let value, value.count < Int(DASHFS_TEXT_CAPACITY) else { return }
+        unsafe dashfs_copy(place, value.start, value.count)
+        length = value.count
     }
 
     private static func setPrefix(_ text: UnsafeRawPointer, _ count: Int) {

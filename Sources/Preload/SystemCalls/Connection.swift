@@ -1,8 +1,8 @@
-// This process's connection to the server: made at the first use of a path below the prefix, made anew in a forked child and after a
+// This process's connection to the server: made at the first use of a path below the prefix or of an inherited file, made anew in a forked child and after a
 // change of identity.
 //
-// Always true: a child never uses what its parent connected (`Session.isCurrent`); the generation grows with every session that replaces another
-// process's, and descriptions of older generations answer EBADF. Making one happens under a lock that is held with all signals
+// Always true: a child never uses what its parent connected (`Session.isCurrent`). Open files go on with the next session where there is a `Legacy`; where there is none the
+// generation grows, and descriptions of older ones answer EBADF. Making a session happens under a lock that is held with all signals
 // blocked and that names its owner, so neither a handler nor a fresh child can wait for somebody who will never let go.
 
 import CPreload
@@ -15,14 +15,22 @@ enum Connection {
     nonisolated(unsafe) private static var ownWord: UInt = 0
     /// Whether a child may ever have run in this memory: only then is it asked whose the call is.
     nonisolated(unsafe) private static var hasLent = false
-    nonisolated(unsafe) private static var latest: UInt32 = 0
+    nonisolated(unsafe) private static var latest: UInt32 = 1
+    /// The process has another identity than its session.
+    nonisolated(unsafe) private static var isStale = false
+    /// Whether this process has ever been served, so that a server that is not there has gone.
+    nonisolated(unsafe) private static var wasServed = false
+    nonisolated(unsafe) private static var serverHasGone = false
+    /// Descriptions of generations before this one went with a server.
+    nonisolated(unsafe) private static var lostWithServer: UInt32 = 0
     nonisolated(unsafe) private static var lock: UInt32 = 0
     nonisolated(unsafe) private static var pathOnly: Int32 = -1
     nonisolated(unsafe) private static var complained = false
 
-    /// Of the present process's sessions; 0 before the first.
+    /// Of the descriptions that are of any use.
     @inline(__always) static var generation: UInt32 { unsafe latest }
     /// An O_PATH descriptor, high up, of which all placeholders are duplicates; -1 before the first connection.
+    static func wasLostWithServer(_ generation: UInt32) -> Bool { unsafe generation < lostWithServer }
     static var placeholder: Int32 { unsafe pathOnly }
 
     @inline(__always)
@@ -32,22 +40,29 @@ enum Connection {
         return session.isCurrent ? session : nil
     }
 
-    /// The session for paths, connecting if need be; or a negated errno.
+    /// The session for what names files and asks who it is, connecting if need be; or a negated errno.
     @inline(__always)
     static func session() -> (session: Session?, error: Int64) {
-        if let session = present { return (session, 0) }
+        if let session = present, unsafe !isStale { return (session, 0) }
         return connect()
     }
+
+    /// The session for what is open already: its identity does not count.
+    @inline(__always)
+    static func sessionOfFiles() -> Session? { present ?? connect().session }
 
     /// A session that a vfork child made for one call, because the parent has none: not to be kept.
     @inline(__always)
     static func isTemporary(_ session: Session) -> Bool { unsafe UInt(bitPattern: session.state) != state && session.isTemporary }
 
+    /// The session, connecting if there is a server; nobody is told where there is none.
+    static func sessionIfServed() -> Session? { present ?? (isBorrowed ? connectForOneCall() : connectOnce()).session }
+
+    /// The server has gone since the last call.
+    static var isOver: Bool { unsafe UnsafeMutablePointer<SessionState>(bitPattern: state).map { unsafe Session(state: $0).isOver } ?? false }
+
     /// The session, if this process has one.
     static var existing: Session? { present }
-
-    private static var cloneMemory: UInt64 { 0x100 }
-    private static var cloneThread: UInt64 { 0x10000 }
 
     /// Once, at the start of the program.
     static func start() {
@@ -63,16 +78,12 @@ enum Connection {
     /// Whether the caller is a vfork child: its memory is the parent's, and must stay as it is; its descriptors are its own.
     @inline(__always) static var isBorrowed: Bool { unsafe hasLent && isAnothers() }
 
-    /// clone(2), clone3(2) or vfork(2) is about to be made: of a process that runs in this memory (vfork, posix_spawn), or of a thread, or of a copy.
-    /// Once memory has been lent, every call asks whose it is, because threads go on beside the child.
-    static func processWillClone(_ number: SystemCallNumber, _ argument: Int64, _ memory: ProgramMemory) {
-        var flags = UInt64(bitPattern: argument)
-        if number == .vfork { flags = cloneMemory }
-        // The first word of clone3's argument; where it cannot be read the kernel says so.
-        if number == .clone3, unsafe !withUnsafeMutablePointer(to: &flags, { unsafe memory.copyIn($0, from: UInt64(bitPattern: argument), count: 8) }) { return }
+    /// A process that runs in this memory is about to be made (vfork, posix_spawn). Once memory has been lent, every call asks whose it is, because threads go on
+    /// beside the child.
+    static func willLendMemory() {
         // In a forked child of one that has lent its memory: `process` is its own before there is another process, or thread, to tell it from.
-        if unsafe hasLent || flags & (cloneMemory | cloneThread) == cloneMemory { _ = isAnothers() }
-        if flags & (cloneMemory | cloneThread) == cloneMemory { unsafe hasLent = true }
+        _ = isAnothers()
+        unsafe hasLent = true
     }
 
     @inline(never) private static func isAnothers() -> Bool {
@@ -85,13 +96,15 @@ enum Connection {
         return false
     }
 
-    /// Paths are asked for with the new identity from now on; open files keep the old one's, as in the kernel.
-    static func identityHasChanged() { unsafe state = 0 }
+    /// The next call makes a session with the new identity, which takes over what is open.
+    static func identityHasChanged() { unsafe isStale = true }
 
-    static func noticeFork() {
+    /// In a forked child, before anything else of it runs: what its parent connected is not to be had from here.
+    static func becomeChild() {
         let mask = dashfs_signals_block()
         takeLock()
-        forgetParent()
+        _ = isAnothers()
+        forgetFormer()
         dropLock()
         dashfs_signals_restore(mask)
     }
@@ -108,56 +121,112 @@ enum Connection {
 
     private static func dropLock() { unsafe dashfs_store32_release(&lock, 0) }
 
-    /// In a forked child: lets go of what the parent connected. Not in a vfork child, whose session is current.
-    private static func forgetParent() {
+    /// Lets go of a session that is of no use any more: a parent's (not in a vfork child, for which it is current), or one whose server has gone.
+    private static func forgetFormer() {
         guard let old = unsafe UnsafeMutablePointer<SessionState>(bitPattern: state) else { return }
         let session = unsafe Session(state: old)
         guard !session.isCurrent else { return }
-        Descriptors.unreserve(session.socket)
-        Descriptors.unreserve(session.doorbell)
-        session.disconnect()
+        if session.isOver {
+            unsafe serverHasGone = true
+            retire(session)
+        } else {
+            Descriptors.unreserve(session.socket)
+            Descriptors.unreserve(session.doorbell)
+            session.disconnect()
+        }
         unsafe state = 0
-        unsafe latest &+= 1
+        unsafe isStale = false
     }
 
+    /// A server that was there and has gone is waited for, with signals let in.
     @inline(never)
     private static func connect() -> (session: Session?, error: Int64) {
+        var waited: UInt64 = 0
+        while true {
+            let (session, error) = isBorrowed ? connectForOneCall() : connectOnce()
+            if let session { return (session, 0) }
+            guard isAbsence(error) else { return (nil, told(error)) }
+            guard unsafe wasServed || Legacy.isThere else { return (nil, told(error)) }
+            guard waited < Configuration.timeoutMilliseconds else {
+                _ = told(error)
+                return (nil, -ErrorNumber.io)
+            }
+            var pause: (Int64, Int64) = (0, 50_000_000)
+            _ = unsafe withUnsafeMutablePointer(to: &pause) { dashfs_raw_syscall3(35 /* nanosleep */, Int64(Int(bitPattern: $0)), 0, 0) }
+            waited += 50
+        }
+    }
+
+    /// Nobody listens there.
+    private static func isAbsence(_ error: Int64) -> Bool { error == -ErrorNumber.noEntry || error == -111 /* ECONNREFUSED */ || error == -20 /* ENOTDIR */ }
+
+    private static func connectOnce() -> (session: Session?, error: Int64) {
         let mask = dashfs_signals_block()
         takeLock()
         defer {
             dropLock()
             dashfs_signals_restore(mask)
         }
-        if let session = present { return (session, 0) }
-        let isBorrowed = self.isBorrowed
-        if !isBorrowed { forgetParent() }
-        let socket = Configuration.socket
-        guard let path = unsafe socket.address else { return (nil, -ErrorNumber.notConnected) }
-        let floor = descriptorFloor()
+        let old = present
+        if let old, unsafe !isStale { return (old, 0) }
+        forgetFormer()
+        guard let path = unsafe Configuration.socket.address, let scratch = Scratch() else { return (nil, -ErrorNumber.notConnected) }
+        // What is open goes over to the new session: from the old one, or from what a fork or exec has left.
+        let handles = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
+        let count = unsafe Descriptors.handles(handles, limit: min(Layout.handedLimit, Scratch.bytes / 4))
+        let key = old?.key ?? Legacy.key
         do throws(ErrorCode) {
             let session = try unsafe Session.connect(
-                path: path, length: socket.count, prefix: Configuration.prefix, descriptorFloor: floor)
-            if isBorrowed {
-                session.markTemporary()
-                return (session, 0)
-            }
+                path: path, length: Configuration.socket.count, prefix: Configuration.prefix,
+                inheritance: Inheritance(key: key, handles: handles, count: key == (0, 0) ? 0 : count), descriptorFloor: descriptorFloor())
+            Legacy.spend()
             Descriptors.reserve(session.socket)
             Descriptors.reserve(session.doorbell)
-            let problem = makePlaceholder(session.socket, floor)
+            let problem = makePlaceholder(session.socket, descriptorFloor())
             if problem < 0 {
                 session.disconnect()
                 return (nil, problem)
             }
-            if generation == 0 { unsafe latest = 1 }
+            if session.inherited < count {
+                unsafe latest &+= 1
+                if unsafe serverHasGone { unsafe lostWithServer = latest }
+            }
+            if let old { retire(old) }
+            unsafe wasServed = true
+            unsafe serverHasGone = false
             unsafe state = UInt(bitPattern: session.state)
+            unsafe isStale = false
             return (session, 0)
         } catch {
-            let number = Int64(error.number)
-            complain(number)
-            // "No such file" would be taken for an answer about the program's path.
-            let absent = number == ErrorNumber.noEntry || number == 111 /* ECONNREFUSED */ || number == 20 /* ENOTDIR */
-            return (nil, absent ? -ErrorNumber.notConnected : -number)
+            return (nil, -Int64(error.number))
         }
+    }
+
+    /// Other threads may be looking at it: they find it ended.
+    private static func retire(_ session: Session) {
+        Descriptors.unreserve(session.socket)
+        Descriptors.unreserve(session.doorbell)
+        session.retire()
+    }
+
+    /// A vfork child of a process without a session has one for each call: to keep it would be in its parent's memory.
+    private static func connectForOneCall() -> (session: Session?, error: Int64) {
+        if let session = present { return (session, 0) }
+        guard let path = unsafe Configuration.socket.address else { return (nil, -ErrorNumber.notConnected) }
+        do throws(ErrorCode) {
+            let session = try unsafe Session.connect(
+                path: path, length: Configuration.socket.count, prefix: Configuration.prefix, descriptorFloor: descriptorFloor())
+            session.markTemporary()
+            return (session, 0)
+        } catch {
+            return (nil, -Int64(error.number))
+        }
+    }
+
+    /// Says once why there is no server. "No such file" would be taken for an answer about the program's path.
+    private static func told(_ error: Int64) -> Int64 {
+        complain(-error)
+        return isAbsence(error) ? -ErrorNumber.notConnected : error
     }
 
     /// Opens, without any access, the inode of the control socket, which is this connection's alone: reading and writing fail with EBADF, opening it
@@ -186,7 +255,7 @@ enum Connection {
     }
 
     /// High enough to be out of the program's way, low enough not to make the kernel's table of descriptors large.
-    private static func descriptorFloor() -> Int32 {
+    static func descriptorFloor() -> Int32 {
         var limits: (UInt64, UInt64) = (1024, 1024)
         let prlimit: Int64 = 302
         let descriptors: Int64 = 7

@@ -14,16 +14,15 @@ enum DescriptorCalls {
             _ = channel.close(handle)
             return number
         }
-        if Connection.isBorrowed {
-            // It would be the parent's table. What the child inherits by exec is a placeholder in any case.
+        if Connection.isTemporary(session) {
+            // It lasts for this call.
             _ = channel.close(handle)
             return number
         }
         let mode = UInt32(truncatingIfNeeded: opened.info1) | (flags & OpenFlags.pathOnly != 0 ? Description.pathOnlyBit : 0)
         guard number < Int64(DASHFS_DESCRIPTOR_LIMIT),
             let description = Descriptors.make(
-                handle: handle, mode: mode, inode: opened.info0, session: session,
-                generation: Connection.generation)
+                handle: handle, mode: mode, inode: opened.info0)
         else {
             _ = dashfs_sys_close(Int32(truncatingIfNeeded: number))
             _ = channel.close(handle)
@@ -33,11 +32,10 @@ enum DescriptorCalls {
         return number
     }
 
-    /// A vfork child has its parent's memory but its own descriptors: what it closes stays open in the parent.
     static func close(_ descriptor: Int64) -> Int64? {
         if Descriptors.isOwn(descriptor) { return -ErrorNumber.badDescriptor }
         guard Descriptors.isFile(descriptor) else { return nil }
-        if !Connection.isBorrowed { Descriptors.remove(descriptor) }
+        Descriptors.remove(descriptor)
         return Int64(dashfs_sys_close(Int32(truncatingIfNeeded: descriptor)))
     }
 
@@ -46,7 +44,7 @@ enum DescriptorCalls {
         if Descriptors.isOwn(frame.argument0) { return -ErrorNumber.badDescriptor }
         guard let file = Descriptors.pin(frame.argument0) else { return nil }
         let number = dashfs_raw_syscall3(frame.number, frame.argument0, frame.argument1, frame.argument2)
-        guard number >= 0, !Connection.isBorrowed else {
+        guard number >= 0 else {
             file.release()
             return number
         }
@@ -68,7 +66,7 @@ enum DescriptorCalls {
         let file = Descriptors.pin(old)
         guard file != nil || Descriptors.isFile(new) else { return nil }
         let number = dashfs_raw_syscall3(frame.number, old, new, frame.argument2)
-        guard number >= 0, Int32(truncatingIfNeeded: old) != Int32(truncatingIfNeeded: new), !Connection.isBorrowed else {
+        guard number >= 0, Int32(truncatingIfNeeded: old) != Int32(truncatingIfNeeded: new) else {
             file?.release()
             return number
         }
@@ -112,12 +110,10 @@ enum DescriptorCalls {
             if !hasOwn || next == .max { break }
             begin = next + 1
         }
-        if !Connection.isBorrowed {
-            var number = first
-            while number <= last, number < Descriptors.end {
-                if Descriptors.isFile(Int64(number)) { Descriptors.remove(Int64(number)) }
-                number += 1
-            }
+        var number = first
+        while number <= last, number < Descriptors.end {
+            if Descriptors.isFile(Int64(number)) { Descriptors.remove(Int64(number)) }
+            number += 1
         }
         return 0
     }
@@ -133,7 +129,7 @@ enum DescriptorCalls {
         if Descriptors.isOwn(frame.argument0) { return -ErrorNumber.badDescriptor }
         guard let file = Descriptors.pin(frame.argument0) else { return nil }
         defer { file.release() }
-        guard let session = file.session else { return -ErrorNumber.badDescriptor }
+        guard let session = file.session else { return file.failure }
         switch command {
         case 4 where file.isPathOnly: return -ErrorNumber.badDescriptor
         case 3, 4:  // F_GETFL, F_SETFL
@@ -155,7 +151,8 @@ enum DescriptorCalls {
     static func deviceControl(_ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let file = Descriptors.pin(frame.argument0) else { return nil }
         defer { file.release() }
-        guard let session = file.session, !file.isPathOnly else { return -ErrorNumber.badDescriptor }
+        guard let session = file.session else { return file.failure }
+        if file.isPathOnly { return -ErrorNumber.badDescriptor }
         let notTerminal: Int64 = -25
         switch UInt32(truncatingIfNeeded: frame.argument1) {
         case 0x5451, 0x5450:  // FIOCLEX, FIONCLEX, which a placeholder refuses
@@ -189,6 +186,9 @@ enum RecordLocks {
     /// Whether this process has ever had one: only then does closing one of several descriptors have to release any.
     static var used: Bool { unsafe everUsed }
     nonisolated(unsafe) private static var everUsed = false
+
+    /// Another program of this process may have had some, and left them by exec.
+    static func mayBeHeld() { unsafe everUsed = true }
 
     static func releaseAll(_ session: Session, _ handle: Int32) {
         guard let channel = session.acquire() else { return }

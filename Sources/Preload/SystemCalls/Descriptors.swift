@@ -4,8 +4,8 @@
 // rule, limits and close-on-exec are the kernel's. An entry is 0 (not ours), `own` (the library's: the program cannot see it), or a
 // description's index + 1. A description lives from 1 reference to 0; each entry and each call under way is one, so a file closed
 // by one thread stays the same file until the call of another has ended. No locks: signal handlers may come at any point.
-// Whether a description is of any use here is decided by its generation: after fork or exec it belongs to another process's session,
-// and every call on it ends with EBADF.
+// A vfork child that changes something does so in a copy (`ThreadBlock`): the table is its parent's.
+// Whether a description is of any use is decided by its generation: where a fork could not hand it on it is of an older one, and every call on it ends with EBADF.
 
 import CPreload
 import CSystem
@@ -17,13 +17,23 @@ enum Descriptors {
     /// No descriptor of ours has been at or above it.
     nonisolated(unsafe) private static var highWater: UInt32 = 0
 
-    static var end: UInt32 { unsafe highWater }
+    static var end: UInt32 {
+        if unsafe dashfs_borrowed_block() != nil, let end = ThreadBlock.tableEnd { return end }
+        return unsafe highWater
+    }
 
     @inline(__always)
     private static func entry(_ descriptor: Int64) -> UInt32 {
         let number = UInt32(truncatingIfNeeded: descriptor)
         guard number < UInt32(DASHFS_DESCRIPTOR_LIMIT) else { return 0 }
-        return unsafe dashfs_load32_acquire(dashfs_entry(number))
+        return unsafe dashfs_load32_acquire(word(number))
+    }
+
+    /// The entry's place: in the table, or in the calling vfork child's own.
+    @inline(__always)
+    private static func word(_ number: UInt32) -> UnsafeMutablePointer<UInt32> {
+        if unsafe dashfs_borrowed_block() != nil, let own = unsafe ThreadBlock.table(number) { return unsafe own }
+        return unsafe dashfs_entry(number)
     }
 
     /// True for files and for what inheritance has left of files, false for the library's own descriptors.
@@ -58,23 +68,23 @@ enum Descriptors {
 
     static func pin(entry number: UInt32) -> Description? {
         while true {
-            let value = unsafe dashfs_load32_acquire(dashfs_entry(number))
+            let value = unsafe dashfs_load32_acquire(word(number))
             if value == 0 || value == own { return nil }
             let description = Description(index: value &- 1)
             if description.retain() {
-                if unsafe dashfs_load32_acquire(dashfs_entry(number)) == value { return description }
+                if unsafe dashfs_load32_acquire(word(number)) == value { return description }
                 description.release()
             }
         }
     }
 
     /// A description with one reference, the caller's. nil: the table is full.
-    static func make(handle: Int32, mode: UInt32, inode: UInt64, session: Session?, generation: UInt32) -> Description? {
+    static func make(handle: Int32, mode: UInt32, inode: UInt64, generation: UInt32 = Connection.generation) -> Description? {
         var index = unsafe nextDescription
         for _ in 0..<UInt32(DASHFS_DESCRIPTION_LIMIT) {
             index = index &+ 1
             let description = Description(index: index % UInt32(DASHFS_DESCRIPTION_LIMIT))
-            if description.claim(handle: handle, mode: mode, inode: inode, session: session, generation: generation) {
+            if description.claim(handle: handle, mode: mode, inode: inode, generation: generation) {
                 unsafe nextDescription = index
                 return description
             }
@@ -85,16 +95,53 @@ enum Descriptors {
     /// The descriptor, which the kernel has just made, is this file. Takes over the caller's reference.
     static func install(_ description: Description, at descriptor: Int64) {
         let number = UInt32(truncatingIfNeeded: descriptor)
-        if unsafe number >= highWater { unsafe highWater = number + 1 }
+        guard prepare(through: number) else { return description.release() }
         dashfs_set_descriptor_hint(number, 1)
         replace(number, with: description.index &+ 1)
+    }
+
+    /// Makes room for a change of the entry; false in a vfork child that has no memory for one.
+    private static func prepare(through number: UInt32) -> Bool {
+        if Connection.isBorrowed { return ThreadBlock.makeTable(through: number) }
+        if unsafe number >= highWater { unsafe highWater = number + 1 }
+        return true
+    }
+
+    /// The parent's entries, each with a reference of its own, for a vfork child's table.
+    static func copy(into block: UnsafeMutablePointer<dashfs_thread_block>) -> UInt32 {
+        for number in 0..<(unsafe highWater) {
+            var value = unsafe dashfs_load32_acquire(dashfs_entry(number))
+            if value != 0, value != own, !Description(index: value &- 1).retain() { value = 0 }
+            unsafe dashfs_store32(dashfs_block_entry(block, number), value)
+        }
+        return unsafe highWater
+    }
+
+    /// An entry of a table that has gone.
+    static func release(entry value: UInt32) {
+        if value != 0, value != own { Description(index: value &- 1).release() }
+    }
+
+    /// The descriptions that this process has, each as often as it has a descriptor for it: up to `limit` handles at `target`; how many.
+    static func handles(_ target: UnsafeMutablePointer<Int32>, limit: Int) -> Int {
+        var count = 0
+        for number in 0...end where count < limit {
+            let number = number == end ? directoryEntry : number
+            guard let file = pin(entry: number) else { continue }
+            if file.generation == Connection.generation {
+                unsafe target[count] = file.handle
+                count += 1
+            }
+            file.release()
+        }
+        return count
     }
 
     /// The descriptor is not ours any more.
     @inline(__always)
     static func remove(_ descriptor: Int64) {
         let number = UInt32(truncatingIfNeeded: descriptor)
-        guard number < UInt32(DASHFS_DESCRIPTOR_LIMIT), entry(descriptor) != 0 else { return }
+        guard number < UInt32(DASHFS_DESCRIPTOR_LIMIT), entry(descriptor) != 0, prepare(through: number) else { return }
         replace(number, with: 0)
     }
 
@@ -104,8 +151,8 @@ enum Descriptors {
     }
 
     private static func replace(_ number: UInt32, with value: UInt32) {
-        let old = unsafe dashfs_exchange32(dashfs_entry(number), value)
-        if old != 0, old != own { Description(index: old &- 1).release(closing: true) }
+        let old = unsafe dashfs_exchange32(word(number), value)
+        if old != 0, old != own { Description(index: old &- 1).release(closing: !Connection.isBorrowed) }
     }
 }
 
@@ -127,25 +174,22 @@ enum Descriptors {
     var isDirectory: Bool { mode & 0o170000 == 0o040000 }
     var isRegular: Bool { mode & 0o170000 == 0o100000 }
 
-    /// The session that `handle` belongs to; nil: another process's.
+    /// The session that has it open; nil: it is lost, or there is no server. In a child that has inherited it this is where it connects.
     @inline(__always)
     var session: Session? {
-        guard unsafe row.pointee.generation == Connection.generation,
-            let state = unsafe UnsafeMutablePointer<SessionState>(bitPattern: UInt(row.pointee.session))
-        else { return nil }
-        let session = unsafe Session(state: state)
-        if session.isCurrent { return session }
-        Connection.noticeFork()
-        return nil
+        guard generation == Connection.generation, let session = Connection.sessionOfFiles(), generation == Connection.generation else { return nil }
+        return session
     }
 
-    fileprivate func claim(handle: Int32, mode: UInt32, inode: UInt64, session: Session?, generation: UInt32) -> Bool {
+    /// What a call on it answers where there is no session for it.
+    var failure: Int64 { generation == Connection.generation || Connection.wasLostWithServer(generation) ? -ErrorNumber.io : -ErrorNumber.badDescriptor }
+
+    fileprivate func claim(handle: Int32, mode: UInt32, inode: UInt64, generation: UInt32) -> Bool {
         guard unsafe dashfs_load32(row) == 0, unsafe dashfs_swap32_if(row, 0, 1) else { return false }
         unsafe row.pointee.handle = handle
         unsafe row.pointee.mode = mode
         unsafe row.pointee.inode = inode
         unsafe row.pointee.generation = generation
-        unsafe row.pointee.session = session.map { unsafe UInt64(UInt(bitPattern: $0.state)) } ?? 0
         return true
     }
 
@@ -164,15 +208,14 @@ enum Descriptors {
     func release(closing: Bool = false) {
         if closing, RecordLocks.used, unsafe dashfs_load32(row) > 1, let session { RecordLocks.releaseAll(session, handle) }
         let (handle, generation) = (self.handle, self.generation)
-        let state = unsafe row.pointee.session
         let old = unsafe dashfs_fetch_subtract32(UnsafeMutableRawPointer(row).assumingMemoryBound(to: UInt32.self), 1)
-        if old == 1 { closeHandle(handle, generation, state) }
+        if old == 1 { Description.close(handle, generation) }
     }
 
-    private func closeHandle(_ handle: Int32, _ generation: UInt32, _ state: UInt64) {
-        guard generation == Connection.generation, let state = unsafe UnsafeMutablePointer<SessionState>(bitPattern: UInt(state)) else { return }
-        let session = unsafe Session(state: state)
-        guard let channel = session.acquire() else { return }
+    private static func close(_ handle: Int32, _ generation: UInt32) {
+        guard generation == Connection.generation, let session = Connection.sessionOfFiles(), generation == Connection.generation,
+            let channel = session.acquire()
+        else { return }
         defer { session.release(channel) }
         _ = channel.closeSoon(handle)
     }

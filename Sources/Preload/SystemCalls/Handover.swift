@@ -1,121 +1,218 @@
 // What a program that is about to be replaced by exec tells its successor, in the environment variable
 //
-//     DASHFS_INHERITED=<inode of the working directory, 0: the kernel's>:<descriptors, separated by commas>:<working directory>
+//     DASHFS_INHERITED=<inode of the working directory, 0: the kernel's> <connection> <kind> <key> <key> <cut> <descriptors>:<working directory>
 //
-// The successor reopens the working directory by its path, and only if that still is the same inode. Descriptors of DashFS files that stay
-// open are named so that every call on them fails with EBADF: as placeholders they would mislead fstat(2) and its like.
+// all numbers decimal. The descriptors are <number>=<handle>=<mode>=<inode>, each followed by a comma; number 65536 is the working directory. A handle of -1 is lost: every call on it fails
+// with EBADF, as a placeholder it would mislead fstat(2) and its like. The connection keeps the handles open (`Legacy`); it is -1 where there are none. `cut` is 1 where the session has more
+// open than is named: the successor then takes the rest over at once, so that what was close-on-exec is closed.
+//
+// The successor reopens a working directory that has no handle by its path, and only if that still is the same inode. Also here: that what `dashfs run` has set survives a program
+// that makes its environment anew, unless DASHFS_UNPATCHED is in it.
 
 import CPreload
 import CSystem
 
 enum Handover {
     private static var name: StaticString { "DASHFS_INHERITED=" }
-    /// The present program's environment has the variable, so it may be in what is handed on, out of date.
-    nonisolated(unsafe) private static var wasTaken = false
+    /// In the list of descriptors.
+    private static var directory: UInt64 { UInt64(DASHFS_DESCRIPTOR_LIMIT) }
+
+    // MARK: In the new program
 
     static func take(_ environment: Environment) {
         guard let value = environment.value("DASHFS_INHERITED") else { return }
-        unsafe wasTaken = true
         let count = value.count
-        let text = unsafe UnsafeRawPointer(value.start)
-        guard let (inode, digits) = unsafe Text.number(text, count) else { return }
-        var at = digits + 1
-        var lost: Description?
-        while at < count, let (number, digits) = unsafe Text.number(text + at, count - at), number < UInt64(DASHFS_DESCRIPTOR_LIMIT) {
-            if lost == nil { lost = Descriptors.make(handle: -1, mode: 0, inode: 0, session: nil, generation: .max) }
-            if let lost, lost.retain() { Descriptors.install(lost, at: Int64(number)) }
-            at += digits + 1
+        let text = unsafe UnsafeMutableRawPointer(mutating: UnsafeRawPointer(value.start))
+        var reader = unsafe Reader(text: UnsafeRawPointer(text), count: count)
+        let head = (reader.number(), reader.number(), reader.number(), reader.number(), reader.number(), reader.number())
+        let isLegacy = head.1 >= 0
+        while let number = reader.optionalNumber(), number <= Int64(directory) {
+            let (handle, mode, inode) = (reader.number(), reader.number(), reader.number())
+            let isKnown = isLegacy && handle >= 0
+            guard
+                let description = Descriptors.make(
+                    handle: Int32(truncatingIfNeeded: handle), mode: UInt32(truncatingIfNeeded: mode), inode: UInt64(bitPattern: inode),
+                    generation: isKnown ? Connection.generation : 0)
+            else { continue }
+            if number == Int64(directory) { Descriptors.setDirectory(description) } else { Descriptors.install(description, at: number) }
         }
-        lost?.release()
-        if at < count, unsafe Text.byte(text, at) == 0x3a { at += 1 }
-        if inode != 0, at < count { WorkingDirectory.inherit(unsafe PathBytes(text + at, count: count - at), inode: inode) }
+        reader.skip()
+        if head.0 != 0, reader.at < count { unsafe WorkingDirectory.inherit(PathBytes(UnsafeRawPointer(text) + reader.at, count: count - reader.at), inode: UInt64(bitPattern: head.0)) }
+        if isLegacy {
+            let connection = Int32(truncatingIfNeeded: head.1)
+            _ = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(connection), 2 /* F_SETFD */, 1)
+            Legacy.set((UInt64(bitPattern: head.3), UInt64(bitPattern: head.4)), socket: connection, head.2 == 1 ? .session : .bundle)
+        }
+        // The key is not for children to read.
+        for index in 0..<count { unsafe text.storeBytes(of: 0x30, toByteOffset: index, as: UInt8.self) }
+        if isLegacy, head.2 == 1 { RecordLocks.mayBeHeld() }
+        if isLegacy, head.5 == 1 { _ = Connection.session() }
     }
 
-    /// execve(2) and execveat(2) of a program of the kernel's, with an environment that says what has to be said. nil: nothing has, let the kernel go on.
-    static func execute(_ frame: SystemCallFrame, variables: UInt64, _ memory: ProgramMemory) -> (address: UInt64, error: Int64)? {
-        let descriptors = hasInheritableFiles()
-        guard unsafe wasTaken || WorkingDirectory.isOurs || descriptors else { return nil }
-        guard let block = unsafe buffer() else { return (0, -ErrorNumber.noMemory) }
-        let pointers = unsafe block.assumingMemoryBound(to: UInt64.self)
-        let textOffset = Scratch.bytes - 5120
-        var count = 0
-        var entry = variables
-        while entry != 0 {
-            guard memory.isReadable(entry, 8), let slot = unsafe UnsafePointer<UInt64>(bitPattern: UInt(entry)) else { return (0, -14) }
-            let string = unsafe slot.pointee
-            if string == 0 { break }
-            // More variables than fit: the program starts without being told, and finds placeholders.
-            guard (count + 3) * 8 < textOffset else { return nil }
-            if !isOurs(string, memory) {
-                unsafe pointers[count] = string
-                count += 1
-            }
-            entry &+= 8
+    /// Decimal numbers, each with one byte behind it.
+    @safe private struct Reader {
+        let text: UnsafeRawPointer
+        let count: Int
+        var at = 0
+
+        init(text: UnsafeRawPointer, count: Int) {
+            unsafe self.text = text
+            self.count = count
         }
-        if WorkingDirectory.isOurs || descriptors {
-            unsafe pointers[count] = UInt64(UInt(bitPattern: block + textOffset))
-            count += 1
-            guard unsafe compose(block + textOffset, 5120) else { return (0, -7) }
+
+        mutating func optionalNumber() -> Int64? {
+            let isNegative = unsafe at < count && Text.byte(text, at) == 0x2d
+            let start = isNegative ? at + 1 : at
+            guard start < count, let (value, digits) = unsafe Text.number(text + start, count - start) else { return nil }
+            at = start + digits + 1
+            let magnitude = Int64(bitPattern: value)
+            return isNegative ? 0 &- magnitude : magnitude
         }
-        unsafe pointers[count] = 0
-        return (UInt64(UInt(bitPattern: block)), 0)
+        mutating func number() -> Int64 { optionalNumber() ?? -1 }
+        mutating func skip() { at += 1 }
     }
 
-    private static func isOurs(_ string: UInt64, _ memory: ProgramMemory) -> Bool {
-        let size = name.utf8CodeUnitCount
-        for index in 0..<size {
-            let address = string &+ UInt64(index)
-            guard index != 0 && address % 4096 != 0 || memory.isReadable(address, 1),
-                let byte = unsafe UnsafePointer<UInt8>(bitPattern: UInt(address)), unsafe byte.pointee == name.utf8Start[index]
-            else { return false }
+    // MARK: In the old one
+
+    /// What has been made ready for an exec, to be undone if that fails.
+    struct Preparation {
+        /// The environment.
+        var variables: UInt64 = 0
+        var error: Int64 = 0
+        /// A bundle's connection that was made for this exec; -1: none.
+        fileprivate var bundle: Int32 = -1
+        /// A connection that was close-on-exec before; -1: none.
+        fileprivate var kept: Int32 = -1
+
+        func undo() {
+            if bundle >= 0 { _ = dashfs_sys_close(bundle) }
+            if kept >= 0 { _ = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(kept), 2 /* F_SETFD */, 1) }
         }
-        return true
     }
 
-    private static func hasInheritableFiles() -> Bool {
-        for number in 0..<Descriptors.end where Descriptors.isFile(Int64(number)) && survivesExec(number) { return true }
-        return false
+    /// - Parameter room: memory that outlives the call, `size` bytes of it.
+    static func prepare(variables: UInt64, _ room: UnsafeMutableRawPointer, _ size: Int, _ memory: ProgramMemory) -> Preparation {
+        var preparation = Preparation()
+        var list = unsafe Variables(room, size)
+        if let error = list.copy(variables, memory) {
+            preparation.error = error
+            return preparation
+        }
+        if list.wantsNothing {
+            preparation.variables = variables
+            return preparation
+        }
+        list.keepSettings()
+        compose(&list, &preparation)
+        guard let address = list.finish() else {
+            preparation.undo()
+            preparation.error = -7
+            return preparation
+        }
+        preparation.variables = address
+        return preparation
     }
 
     private static func survivesExec(_ number: UInt32) -> Bool {
         let flags = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(number), 1 /* F_GETFD */, 0)
-        guard flags >= 0, flags & 1 == 0 else { return false }
-        // A vfork child may have put something else there than its parent's table says.
-        let status = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(number), 3 /* F_GETFL */, 0)
-        return status >= 0 && status & Int64(OpenFlags.pathOnly) != 0
+        return flags >= 0 && flags & 1 == 0
     }
 
-    private static func compose(_ target: UnsafeMutableRawPointer, _ capacity: Int) -> Bool {
-        var length = name.utf8CodeUnitCount
-        unsafe dashfs_copy(target, name.utf8Start, length)
-        unsafe length += Text.write(number: WorkingDirectory.isOurs ? WorkingDirectory.inode : 0, to: target + length)
-        unsafe target.storeBytes(of: 0x3a, toByteOffset: length, as: UInt8.self)
-        length += 1
-        var first = true
-        for number in 0..<Descriptors.end where Descriptors.isFile(Int64(number)) && survivesExec(number) {
-            guard length + 8 < capacity else { return false }
-            if !first {
-                unsafe target.storeBytes(of: 0x2c, toByteOffset: length, as: UInt8.self)
-                length += 1
+    /// Adds our variable, if there is anything to say, and makes ready what keeps the files open meanwhile.
+    private static func compose(_ list: inout Variables, _ preparation: inout Preparation) {
+        guard let scratch = Scratch() else { return }
+        let handles = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
+        let limit = min(Layout.handedLimit, Scratch.bytes / 4)
+        var (count, isCut, isAny) = (0, false, false)
+        var survivors = unsafe Survivors(list.free)
+        for number in 0...Descriptors.end {
+            let isDirectory = number == Descriptors.end
+            if isDirectory ? unsafe !WorkingDirectory.isOurs || ThreadBlock.directory != nil : !Descriptors.isFile(Int64(number)) { continue }
+            guard let file = Descriptors.pin(entry: isDirectory ? Descriptors.directoryEntry : number) else { continue }
+            defer { file.release() }
+            let isKnown = file.generation == Connection.generation && count < limit
+            guard isDirectory || survivesExec(number) else {
+                isCut = isCut || isKnown
+                continue
             }
-            first = false
-            unsafe length += Text.write(number: UInt64(number), to: target + length)
+            isAny = true
+            if isKnown {
+                unsafe handles[count] = file.handle
+                count += 1
+            }
+            survivors.add(isDirectory ? directory : UInt64(number), handle: isKnown ? Int64(file.handle) : -1, file.mode, file.inode)
         }
-        let directory = WorkingDirectory.isOurs ? WorkingDirectory.text : PathBytes.none
-        guard length + directory.count + 2 <= capacity else { return false }
-        unsafe target.storeBytes(of: 0x3a, toByteOffset: length, as: UInt8.self)
-        length += 1
-        if let text = unsafe directory.address { unsafe dashfs_copy(target + length, text, directory.count) }
-        unsafe target.storeBytes(of: 0, toByteOffset: length + directory.count, as: UInt8.self)
-        return true
+        var head = Head()
+        if count > 0 || RecordLocks.used && !Connection.isBorrowed {
+            head = unsafe keep(Inheritance(key: (0, 0), handles: handles, count: count), isCut: isCut, &preparation)
+        }
+        guard isAny || WorkingDirectory.isOurs || head.connection >= 0 else { return }
+        head.inode = WorkingDirectory.isOurs ? WorkingDirectory.inode : 0
+        list.add(name, survivors, head, WorkingDirectory.isOurs ? WorkingDirectory.text : .none)
     }
 
-    /// A block of the thread's own: a vfork child that execs never comes back to release one.
-    private static func buffer() -> UnsafeMutableRawPointer? {
-        let present = dashfs_thread_exec_block()
-        if present != 0 { return unsafe UnsafeMutableRawPointer(dashfs_scratch_block(present &- 1)) }
-        guard let index = Scratch.claim() else { return nil }
-        dashfs_set_thread_exec_block(index &+ 1)
-        return unsafe UnsafeMutableRawPointer(dashfs_scratch_block(index))
+    /// Keeps open what is handed on until the successor asks for it.
+    private static func keep(_ files: Inheritance, isCut: Bool, _ preparation: inout Preparation) -> Head {
+        var head = Head()
+        if Legacy.isThere, Connection.isBorrowed ? Legacy.kind == .bundle : !isCut {
+            // Not taken over yet: it goes on as it is.
+            (head.connection, head.kind, head.key) = (Int64(Legacy.socket), Legacy.kind.rawValue, Legacy.key)
+            preparation.kept = Legacy.socket
+        } else if Connection.isBorrowed {
+            guard let session = Connection.existing, let path = unsafe Configuration.socket.address else { return head }
+            do throws(ErrorCode) {
+                let made = try unsafe session.makeBundle(
+                    of: files, path: path, length: Configuration.socket.count, descriptorFloor: Connection.descriptorFloor())
+                (head.connection, head.key) = (Int64(made.socket), made.key)
+                preparation.bundle = made.socket
+            } catch { return head }
+        } else {
+            guard let session = Connection.sessionOfFiles() else { return head }
+            (head.connection, head.kind, head.key) = (Int64(session.socket), Legacy.Kind.session.rawValue, session.key)
+            head.isCut = isCut
+            preparation.kept = session.socket
+        }
+        _ = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, head.connection, 2 /* F_SETFD */, 0)
+        return head
+    }
+
+    /// The numbers at the beginning.
+    struct Head {
+        var inode: UInt64 = 0
+        var connection: Int64 = -1
+        var kind: UInt64 = 0
+        var key: (UInt64, UInt64) = (0, 0)
+        var isCut = false
+    }
+}
+
+/// The list of descriptors as text, put together at the beginning of the room that is left, out of the way of the strings, which grow from its end.
+@safe struct Survivors {
+    private(set) var text: UnsafeMutableRawBufferPointer
+    private(set) var count = 0
+    private(set) var isWhole = true
+
+    init(_ room: UnsafeMutableRawBufferPointer) {
+        unsafe text = UnsafeMutableRawBufferPointer(rebasing: room[..<max(0, room.count / 2 - 4608)])
+    }
+
+    mutating func add(_ number: UInt64, handle: Int64, _ mode: UInt32, _ inode: UInt64) {
+        guard let base = unsafe text.baseAddress, unsafe count + 80 < text.count else {
+            isWhole = false
+            return
+        }
+        func put(_ value: UInt64, _ end: UInt8, _ at: inout Int) {
+            unsafe at += Text.write(number: value, to: base + at)
+            unsafe base.storeBytes(of: end, toByteOffset: at, as: UInt8.self)
+            at += 1
+        }
+        put(number, 0x3d, &count)
+        if handle < 0 {
+            unsafe base.storeBytes(of: 0x2d, toByteOffset: count, as: UInt8.self)
+            count += 1
+        }
+        put(handle.magnitude, 0x3d, &count)
+        put(UInt64(mode), 0x3d, &count)
+        put(inode, 0x2c, &count)
     }
 }

@@ -75,11 +75,7 @@ let currentDirectory: Int64 = -100
     /// The file that a descriptor of ours is.
     static func file(_ descriptor: Int64) -> Location {
         guard let description = Descriptors.pin(descriptor) else { return .error(ErrorNumber.badDescriptor) }
-        guard let session = description.session else {
-            description.release()
-            return .error(ErrorNumber.badDescriptor)
-        }
-        return Location(Place(handle: description.handle), session, pinned: description)
+        return of(description, .none)
     }
 
     private static func relative(_ path: PathBytes, _ directory: Int64) -> Location {
@@ -92,15 +88,24 @@ let currentDirectory: Int64 = -100
             guard let present = Descriptors.pin(directory) else { return .error(ErrorNumber.badDescriptor) }
             description = present
         }
-        guard let session = description.session else {
-            description.release()
-            return .error(ErrorNumber.badDescriptor)
+        return of(description, path)
+    }
+
+    /// What the path means from a description, which is held from now on or let go.
+    private static func of(_ description: Description, _ path: PathBytes) -> Location {
+        var failure = Location(kind: .error, error: description.failure)
+        if description.session != nil {
+            let (present, error) = Connection.session()
+            if let session = present, description.session != nil {
+                if path.count == 0 { return Location(Place(handle: description.handle), session, pinned: description) }
+                if description.isDirectory { return Location(Place(path, from: description.handle), session, pinned: description) }
+                failure.error = -20
+            } else {
+                failure.error = present == nil ? error : description.failure
+            }
         }
-        guard path.count == 0 || description.isDirectory else {
-            description.release()
-            return .error(20)
-        }
-        return Location(Place(path, from: description.handle), session, pinned: description)
+        description.release()
+        return failure
     }
 
     private static func absolute(_ text: UnsafeRawPointer, _ address: UInt64, _ memory: ProgramMemory, follows: Bool) -> Location {

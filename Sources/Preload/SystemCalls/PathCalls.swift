@@ -75,7 +75,10 @@ enum PathCalls {
     /// The call's result, or nil: it takes no path, or none of ours.
     static func answer(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let arguments = PathArguments(number) else { return nil }
-        if arguments.secondPath != nil { return answerTwo(number, frame, arguments, memory) }
+        if arguments.secondPath != nil {
+            let result = answerTwo(number, frame, arguments, memory)
+            return result == -ErrorNumber.io && Connection.isOver ? answerTwo(number, frame, arguments, memory) : result
+        }
         if let result = withoutPath(number, frame, memory) { return result }
         let rules = rules(number, frame)
         let location = Location.find(
@@ -84,8 +87,11 @@ enum PathCalls {
         switch location.kind {
         case .kernel: return nil
         case .error: return badArgument(number, frame, memory) ?? location.error
-        case .ours: return answerOne(number, frame, arguments, location, memory)
+        case .ours: break
         }
+        let result = answerOne(number, frame, arguments, location, memory)
+        // The server has died under it: the next one is asked, as soon as there is one (`Connection`).
+        return result == -ErrorNumber.io && Connection.isOver ? answer(number, frame, memory) : result
     }
 
     /// What the kernel finds wrong with a call's other arguments before it looks at the path.
@@ -165,7 +171,15 @@ enum PathCalls {
         _ number: SystemCallNumber, _ frame: SystemCallFrame, _ arguments: PathArguments, _ location: Location, _ memory: ProgramMemory
     ) -> Int64 {
         let completion = unsafe perform(number, frame, location, memory, nil)
+        if completion.result == Execution.ready { return Execution.finish(number, frame, completion, memory) }
         if completion.result != WireCompletion.escape { return completion.result }
+        if Execution.isExec(number) {
+            // Nothing may be held when the kernel is asked.
+            var call = frame
+            let completion = walkOut(number, &call, arguments, memory)
+            if completion.result == Execution.ready { return Execution.finish(number, call, completion, memory) }
+            return completion.result == WireCompletion.escape ? Execution.kernel(number, call, memory) : completion.result
+        }
         return followOut(number, frame, arguments, memory)
     }
 
@@ -181,6 +195,8 @@ enum PathCalls {
             completion = WorkingDirectory.enter(location.place, from: location.description, session, channel)
         } else if let opening = Opening(number, frame, memory) {
             completion = open(opening, location, session, channel)
+        } else if Execution.isExec(number) {
+            completion = Execution.prepare(number, location.place, channel)
         } else {
             completion = AttributeCalls.perform(number, frame, channel, location.place, memory)
         }
@@ -235,6 +251,31 @@ enum PathCalls {
             location = Location.find(currentDirectory, scratch.address, memory)
         }
         return -40
+    }
+
+    /// The same for an exec, which is made later: `call` as it has become. An escape: it is the kernel's.
+    @inline(never)
+    private static func walkOut(
+        _ number: SystemCallNumber, _ call: inout SystemCallFrame, _ arguments: PathArguments, _ memory: ProgramMemory
+    ) -> WireCompletion {
+        guard let scratch = Scratch() else { return WireCompletion(result: -ErrorNumber.noMemory) }
+        var location = Location.find(
+            directory(call, arguments.directory), UInt64(bitPattern: call.argument(arguments.path)), memory, allowsEmpty: true)
+        for _ in 0..<chainLimit {
+            switch location.kind {
+            case .kernel: return WireCompletion(result: WireCompletion.escape)
+            case .error: return WireCompletion(result: location.error)
+            case .ours: break
+            }
+            let completion = unsafe perform(number, call, location, memory, scratch.base)
+            if completion.result != WireCompletion.escape { return completion }
+            guard completion.info0 != 0 else { return WireCompletion(result: -ErrorNumber.nameTooLong) }
+            let kept = unsafe Execution.keep(scratch.base, Int(completion.info0))
+            call.setArgument(arguments.path, kept)
+            if let index = arguments.directory { call.setArgument(index, currentDirectory) }
+            location = Location.find(currentDirectory, UInt64(bitPattern: kept), memory)
+        }
+        return WireCompletion(result: -40)
     }
 
     /// The call, as it has become, made by the kernel.
@@ -347,9 +388,9 @@ enum PathCalls {
     @inline(__always)
     private static func open(_ opening: Opening, _ location: Location, _ session: Session, _ channel: Channel) -> WireCompletion {
         if opening.error != 0 { return WireCompletion(result: opening.error) }
-        // A file of ours by /proc/self/fd/N: what the placeholder itself would answer.
-        if location.place.path.count == 0 { return WireCompletion(result: -6) }
-        let opened = channel.open(location.place, flags: opening.flags & ~OpenFlags.closeOnExec, mode: opening.mode)
+        // A file of ours by /proc/self/fd/N.
+        let itself = location.place.path.count == 0 ? WireRequest.handleItself : 0
+        let opened = channel.open(location.place, flags: opening.flags & ~OpenFlags.closeOnExec, mode: opening.mode | itself)
         guard opened.result >= 0 else { return opened }
         let type = opened.info1 & 0o170000
         if type == 0o010000 || type == 0o020000 || type == 0o060000, opening.flags & OpenFlags.pathOnly == 0 {
@@ -370,7 +411,7 @@ enum PathCalls {
             return Descriptors.isOwn(descriptor) ? -ErrorNumber.badDescriptor : nil
         }
         defer { file.release() }
-        guard let session = file.session else { return -ErrorNumber.badDescriptor }
+        guard let session = file.session else { return file.failure }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
         return body(channel, Place(handle: file.handle), file).result

@@ -14,7 +14,7 @@ enum Transfers {
     /// `offset` nil: the description's own.
     static func read(_ file: Description, _ address: UInt64, _ count: UInt64, offset: Int64?, _ memory: ProgramMemory) -> Int64 {
         if let offset, offset < 0 { return -ErrorNumber.invalid }
-        guard let session = file.session else { return -ErrorNumber.badDescriptor }
+        guard let session = file.session else { return file.failure }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
         let total = Int(min(count, UInt64(transferLimit)))
@@ -37,7 +37,7 @@ enum Transfers {
 
     static func write(_ file: Description, _ address: UInt64, _ count: UInt64, offset: Int64?, _ memory: ProgramMemory) -> Int64 {
         if let offset, offset < 0 { return -ErrorNumber.invalid }
-        guard let session = file.session else { return -ErrorNumber.badDescriptor }
+        guard let session = file.session else { return file.failure }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
         let total = Int(min(count, UInt64(transferLimit)))
@@ -108,7 +108,7 @@ enum Transfers {
 
     static func readVector(_ file: Description, _ vector: UInt64, _ count: Int64, offset: Int64?, _ memory: ProgramMemory) -> Int64 {
         if let offset, offset < 0 { return -ErrorNumber.invalid }
-        guard let session = file.session else { return -ErrorNumber.badDescriptor }
+        guard let session = file.session else { return file.failure }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
         let sum = total(vector, count, memory)
@@ -146,7 +146,7 @@ enum Transfers {
     /// What fits the arena is one request, so an append of several pieces is one append.
     static func writeVector(_ file: Description, _ vector: UInt64, _ count: Int64, offset: Int64?, _ memory: ProgramMemory) -> Int64 {
         if let offset, offset < 0 { return -ErrorNumber.invalid }
-        guard let session = file.session else { return -ErrorNumber.badDescriptor }
+        guard let session = file.session else { return file.failure }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
         let sum = total(vector, count, memory)
@@ -185,7 +185,7 @@ enum Transfers {
         defer { source.release() }
         guard let target = Descriptors.pin(frame.argument2) else { return -ErrorNumber.badDescriptor }
         defer { target.release() }
-        guard let session = source.session, let other = target.session else { return -ErrorNumber.badDescriptor }
+        guard let session = source.session, let other = target.session else { return source.failure }
         guard unsafe session.state == other.state else { return -18 }
         if source.isPathOnly || target.isPathOnly { return -ErrorNumber.badDescriptor }
         var offsets: (Int64, Int64) = (-1, -1)

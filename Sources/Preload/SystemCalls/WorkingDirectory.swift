@@ -15,42 +15,19 @@ enum WorkingDirectory {
     nonisolated(unsafe) private static var textLength = 0
     nonisolated(unsafe) private static var number: UInt64 = 0
 
-    /// How many vfork children have changed their working directory: their rows are used in turn.
-    nonisolated(unsafe) private static var borrowers: UInt32 = 0
-
     @inline(__always) static var isOurs: Bool {
-        if unsafe borrowers != 0, let row = unsafe borrowed() { return unsafe row.pointee.is_ours != 0 }
+        if unsafe dashfs_borrowed_block() != nil, let own = unsafe ThreadBlock.directory { return unsafe own.pointee.is_ours != 0 }
         return unsafe ours
     }
     /// If the kernel's working directory is above the prefix: how many of the prefix's components it consists of. Else -1.
     @inline(__always) static var prefixDepth: Int { unsafe depth }
     static var inode: UInt64 {
-        if unsafe borrowers != 0, let row = unsafe borrowed() { return unsafe row.pointee.inode }
+        if let own = unsafe ThreadBlock.directory { return unsafe own.pointee.inode }
         return unsafe number
     }
 
-    /// The row of the calling process, if it is a vfork child that has changed its working directory.
-    private static func borrowed() -> UnsafeMutablePointer<dashfs_borrower>? {
-        let own = Int64(dashfs_sys_getpid())
-        for index in 0..<UInt32(DASHFS_BORROWERS) where unsafe dashfs_borrower_at(index).pointee.process == own {
-            return unsafe Connection.isBorrowed ? dashfs_borrower_at(index) : nil
-        }
-        return nil
-    }
-
-    /// The row that the calling vfork child writes.
-    private static func borrow() -> UnsafeMutablePointer<dashfs_borrower> {
-        if let row = unsafe borrowed() { return unsafe row }
-        unsafe borrowers &+= 1
-        let row = unsafe dashfs_borrower_at(borrowers)
-        unsafe row.pointee.process = Int64(dashfs_sys_getpid())
-        return unsafe row
-    }
-
     static var text: PathBytes {
-        if unsafe borrowers != 0, let row = unsafe borrowed() {
-            return unsafe PathBytes(dashfs_borrower_text(row), count: Int(row.pointee.length))
-        }
+        if let own = unsafe ThreadBlock.directory { return unsafe PathBytes(dashfs_block_text(own), count: Int(own.pointee.length)) }
         return unsafe PathBytes(dashfs_directory_text(), count: textLength)
     }
 
@@ -73,8 +50,7 @@ enum WorkingDirectory {
     /// The kernel's working directory has become the program's.
     static func leave() {
         if Connection.isBorrowed {
-            let row = unsafe borrow()
-            unsafe row.pointee.is_ours = 0
+            if let own = unsafe ThreadBlock.makeDirectory() { unsafe own.pointee.is_ours = 0 }
             return
         }
         unsafe ours = false
@@ -93,7 +69,7 @@ enum WorkingDirectory {
 
     /// The working directory's description, kept alive until `release`; opened anew where it was opened by another process.
     static func pin() -> (description: Description?, error: Int64) {
-        let isBorrower = unsafe borrowers != 0 && borrowed() != nil
+        let isBorrower = unsafe ThreadBlock.directory != nil
         if !isBorrower, let description = Descriptors.pin(entry: Descriptors.directoryEntry) {
             if description.session != nil { return (description, 0) }
             description.release()
@@ -107,8 +83,7 @@ enum WorkingDirectory {
         let handle = Int32(truncatingIfNeeded: opened.result)
         guard opened.info0 == inode,
             let description = Descriptors.make(
-                handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0, session: session,
-                generation: Connection.generation)
+                handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0)
         else {
             _ = channel.close(handle)
             return (nil, -ErrorNumber.noEntry)
@@ -158,17 +133,16 @@ enum WorkingDirectory {
         }
         if Connection.isBorrowed {
             _ = channel.close(handle)
-            let row = unsafe borrow()
-            unsafe dashfs_copy(dashfs_borrower_text(row), scratch.base, length)
-            unsafe row.pointee.length = UInt32(truncatingIfNeeded: length)
-            unsafe row.pointee.inode = opened.info0
-            unsafe row.pointee.is_ours = 1
+            guard let own = unsafe ThreadBlock.makeDirectory() else { return -ErrorNumber.noMemory }
+            unsafe dashfs_copy(dashfs_block_text(own), scratch.base, length)
+            unsafe own.pointee.length = UInt32(truncatingIfNeeded: length)
+            unsafe own.pointee.inode = opened.info0
+            unsafe own.pointee.is_ours = 1
             return 0
         }
         guard
             let description = Descriptors.make(
-                handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0, session: session,
-                generation: Connection.generation)
+                handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0)
         else {
             _ = channel.close(handle)
             return -ErrorNumber.noMemory

@@ -32,7 +32,7 @@ package struct SystemCallFilter {
     package static let serving: [Rule] =
         [
             // The control socket and the doorbells.
-            SYS_accept4, SYS_getsockopt, SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_pidfd_open, SYS_epoll_pwait, SYS_epoll_ctl, SYS_eventfd2, SYS_ppoll,
+            SYS_accept4, SYS_getrandom, SYS_getsockopt, SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_pidfd_open, SYS_epoll_pwait, SYS_epoll_ctl, SYS_eventfd2, SYS_ppoll,
             // Segments of new channels.
             SYS_memfd_create, SYS_ftruncate, SYS_fchmod,
             // The device: io_uring, or plain calls where there is none; what io_uring has no operation for.

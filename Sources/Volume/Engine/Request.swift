@@ -8,7 +8,7 @@
 public enum Opcode: UInt8, Sendable, CaseIterable {
     /// Nothing: measures the way there and back.
     case null
-    /// Path, `flags` as Linux open(2), `mode` (bits 16 to 24: the caller's umask, as in mkdir and mknod). Result: a handle. info0: inode number, info1: st_mode.
+    /// Path, `flags` as Linux open(2), `mode` (bits 16 to 24: the caller's umask, as in mkdir and mknod; bit 31: an empty path means the handle's own file). Result: a handle. info0: inode number, info1: st_mode.
     case open
     case close
     /// `bufferLength` bytes to `buffer`, `offset` (-1: the description's own, which moves). Result: bytes.
@@ -63,6 +63,10 @@ public enum Opcode: UInt8, Sendable, CaseIterable {
     case copyRange
     /// `handle`: an open directory. Fills `buffer` with its path from the root, without a terminator. Result: bytes.
     case directoryPath
+    /// `handle`, which the session `argument` holds, becomes this session's as well (`Volume.share`).
+    case share
+    /// The record lock in row `handle` goes from the session `argument` to this one (`Volume.succeed`).
+    case bequeath
 }
 
 public struct AttributeChange: Sendable {

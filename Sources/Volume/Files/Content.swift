@@ -14,6 +14,8 @@ enum OpenFlag {
     static let pathOnly: UInt32 = 0o10000000
     static let sync: UInt32 = 0o4010000
     static let temporary: UInt32 = 0o20200000
+    /// In an open's mode: an empty path means the handle's own file, opened anew.
+    static let handleItself: UInt32 = 1 << 31
     /// What fcntl(F_SETFL) may change.
     static let settable: UInt32 = append | nonBlocking | direct | noAccessTime
 }

@@ -119,8 +119,12 @@ package enum StateAddress {
 
 /// An open file description: 64 bytes.
 ///
-///      0  u32 used (1)   4 u32 session   8 u64 inode   16 i64 offset   24 u32 status flags (open(2))   28 u32 references
-///     32  u32 in-core slot   36 u32 error generation seen   40 u32 flock type (0, 1 shared, 2 exclusive)   44 u32 serial
+///      0  u32 used (1)   4 u32 session   8 u64 inode   16 i64 offset   24 u32 status flags (open(2))   28 u32 references (sessions that hold it)
+///     32  u32 in-core slot   36 u32 error generation seen   40 u32 flock type (0, 1 shared, 2 exclusive)   44 u32 first share + 1
+///
+/// A further session that holds one (`Namespace/Sharing.swift`) has a row of its own, a share:
+///
+///      0  u32 used (2)   4 u32 session   32 u32 slot of the description   44 u32 next share + 1
 @safe package struct Description {
     package static let size = 64
     package let slot: Int
@@ -161,6 +165,16 @@ package enum StateAddress {
         get { cell.u32(40) }
         nonmutating set { cell.set(40, newValue) }
     }
+    /// A share's description.
+    package var target: UInt32 {
+        get { cell.u32(32) }
+        nonmutating set { cell.set(32, newValue) }
+    }
+    package var nextShare: UInt32 {
+        get { cell.u32(44) }
+        nonmutating set { cell.set(44, newValue) }
+    }
+    package static let isShare: UInt32 = 2
     package var isReadable: Bool { flags & 3 == 0 || flags & 3 == 2 }
     package var isWritable: Bool { flags & 3 == 1 || flags & 3 == 2 }
 }

@@ -30,6 +30,7 @@ extension Volume {
     public static func format(
         _ queue: any DeviceQueue, blockCount: UInt64, options: FormatOptions, progress: (Double) -> Void = { _ in }
     ) throws(VolumeError) {
+        try requireTransfers(queue.maximumTransfer)
         guard blockCount >= minimumBlocks else {
             throw VolumeError(errno: Errno.noSpace, "too small: a volume needs at least \(minimumBlocks * 4 / 1024) MiB, this device has \(blockCount * 4) KiB")
         }

@@ -25,12 +25,23 @@ extension Volume {
         return regionSize(configuration, journalBlocks: superblock.journalBlocks)
     }
 
+    /// A record of the journal is written in one transfer, and one operation has to fit into it.
+    static let smallestTransfer = 64 << 10
+
+    static func requireTransfers(_ longest: Int) throws(VolumeError) {
+        guard longest < smallestTransfer else { return }
+        throw VolumeError(
+            errno: Errno.invalid,
+            "takes at most \(longest) bytes in a transfer, and the journal needs \(smallestTransfer); use another device, or this one by the kernel's driver")
+    }
+
     /// Mounts: replays the journal, begins a new epoch, and takes the memory (zeroed, `memorySize` bytes, page-aligned) as cache and state.
     /// - Parameter recovering: while the journal is replayed, told how much of that is done: 0...1, growing. Not called where there is nothing to recover.
     public static func mount(
         _ queue: any DeviceQueue, _ capabilities: DeviceCapabilities, memory: UnsafeMutableRawPointer, configuration: Configuration, clock: Clock,
         recovering: (Double) -> Void = { _ in }
     ) throws(VolumeError) -> Volume {
+        try requireTransfers(capabilities.maximumTransfer)
         let device = BlockingDevice(queue)
         var superblock = try readSuperblock(device, deviceBlocks: capabilities.blockCount)
         var configuration = configuration
@@ -111,6 +122,7 @@ extension Volume {
         descriptionPool.removeAll()
         lockPool.removeAll()
         coreIndex.removeAll()
+        shareIndex.removeAll()
         reservedBlocks = 0
         for slot in (0..<region.layout.inodes).reversed() {
             let row = unsafe CoreInode(slot: slot, cell: Bytes(region.state + slot * CoreInode.size, count: CoreInode.size, writable: false))
@@ -122,6 +134,7 @@ extension Volume {
         for slot in (0..<region.layout.descriptions).reversed() {
             let row = description(slot, transaction)
             if row.used == 0 { descriptionPool.give(slot) } else { descriptionHighWater = max(descriptionHighWater, slot + 1) }
+            if row.used == Description.isShare { shareIndex.insert(Volume.shareHash(Int(row.target), row.session), slot: slot) }
         }
         for slot in (0..<region.layout.locks).reversed() {
             let used = unsafe region.state.load(fromByteOffset: region.layout.locksAt + slot * LockCell.size, as: UInt32.self)

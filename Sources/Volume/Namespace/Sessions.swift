@@ -39,12 +39,7 @@ extension Volume {
         }
         var slot = 0
         while slot < descriptionHighWater {
-            let row = description(slot, transaction)
-            if row.used == 1 && row.session == session.rawValue {
-                var request = Request(.close, session: session)
-                request.handle = Int32(slot)
-                _ = submit(request)
-            }
+            if let handle = handle(inRow: slot, of: session) { closeHandle(handle, session) }
             slot += 1
         }
         sessions[index].used = false
@@ -77,7 +72,7 @@ extension Volume {
     @inline(__always) func openDescription(_ handle: Int32, _ session: SessionID, _ tx: Transaction) throws(Stop) -> Description {
         guard handle >= 0, Int(handle) < region.layout.descriptions else { throw .errno(Errno.badDescriptor) }
         let row = description(Int(handle), tx)
-        guard row.used == 1, row.session == session.rawValue else { throw .errno(Errno.badDescriptor) }
+        guard row.used == 1, row.session == session.rawValue || row.nextShare != 0 && shareRow(row.slot, session) >= 0 else { throw .errno(Errno.badDescriptor) }
         return row
     }
 

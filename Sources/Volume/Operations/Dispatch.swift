@@ -34,6 +34,8 @@ extension Volume {
         case .setflags: return try setStatusFlags(request, tx)
         case .copyRange: return try copyRange(request, progress, tx)
         case .directoryPath: return try directoryPath(request, progress, tx)
+        case .share: return try share(request, tx)
+        case .bequeath: return try bequeath(request, tx)
         }
     }
 }

@@ -8,6 +8,12 @@ extension Volume {
         let exclusive = creating && flags & OpenFlag.exclusive != 0
         // open(2): O_CREAT with O_DIRECTORY is refused.
         if creating && flags & OpenFlag.directory != 0 { throw .errno(Errno.invalid) }
+        if request.pathLength == 0 && request.mode & OpenFlag.handleItself != 0 && request.handle != Request.rootHandle {
+            // As by /proc/self/fd: whatever way led to the file, it need not be one any more.
+            let description = try openDescription(request.handle, request.session, tx)
+            if exclusive { throw .errno(Errno.exists) }
+            return try open(try inode(description.inode, tx), request, tx)
+        }
         let follow = flags & OpenFlag.noFollow == 0 && !exclusive
         let resolution = try resolve(request, follow: follow, slash: creating ? .refused : .asksForDirectory, tx)
         let who = credentials(request)
@@ -23,8 +29,15 @@ extension Volume {
         if creating && file.isDirectory { throw .errno(Errno.isDirectory) }
         if creating, !file.isRegular, isSomebodysBait(file, in: resolution.directory, who) { throw .errno(Errno.access) }
         if resolution.wantsDirectory && !file.isDirectory { throw .errno(Errno.notDirectory) }
+        return try open(file, request, tx)
+    }
+
+    /// A file that is there.
+    private func open(_ file: Inode, _ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
+        let flags = request.flags
+        let who = credentials(request)
         if flags & OpenFlag.directory != 0 && !file.isDirectory { throw .errno(Errno.notDirectory) }
-        if pathOnly { return try install(request, file, tx) }
+        if flags & OpenFlag.pathOnly != 0 { return try install(request, file, tx) }
         if file.isLink { throw .errno(Errno.loop) }
         let access = flags & OpenFlag.accessMode
         let truncating = flags & OpenFlag.truncate != 0
@@ -95,13 +108,15 @@ extension Volume {
         let row = try descriptionForWrite(present.slot, tx)
         let core = CoreInode(slot: Int(row.core), cell: try tx.writeState(Int(row.core) * CoreInode.size, length: CoreInode.size))
         try releaseLocks(core, session: request.session, owner: request.owner, tx)
-        row.references -= 1
-        if row.references > 0 { return Outcome(0) }
+        if let holder = sessionIndex(request.session) { tx.holder = holder }
+        if row.references > 1 {
+            try leave(row, request.session, tx)
+            return Outcome(0)
+        }
         if row.flock != 0 {
             core.flocks = core.flocks == .max ? 0 : core.flocks - 1
             tx.unlockedInode = row.inode
         }
-        if let holder = sessionIndex(request.session) { tx.holder = holder }
         unsafe readAhead[row.slot] = ReadAhead()
         row.cell.zero(0, Description.size)
         tx.givenDescriptions.append(row.slot)

@@ -197,6 +197,7 @@ extension Volume {
         for number in tx.cleaned.indices { dirtySince[tx.cleaned[number]] = nil }
         for number in tx.givenDescriptions.indices { descriptionPool.give(tx.givenDescriptions[number]) }
         for number in tx.givenLocks.indices { lockPool.give(tx.givenLocks[number]) }
+        if tx.shared >= 0 || tx.unshared.slot >= 0 { indexShares(tx) }
         if tx.takenDescriptions != tx.givenDescriptions.count { sessions[tx.holder].descriptions += tx.takenDescriptions - tx.givenDescriptions.count }
         if tx.takenLocks != tx.givenLocks.count { sessions[tx.holder].locks += tx.takenLocks - tx.givenLocks.count }
         if tx.freeBlocks != 0 || tx.freeInodes != 0 || !tx.freed.isEmpty { refreshGroups(tx) }

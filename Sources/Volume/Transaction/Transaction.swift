@@ -88,6 +88,9 @@
     var flushes = List<UInt64>()
     var givenDescriptions = List<Int>()
     var givenLocks = List<Int>()
+    /// Rows of shares (`Sharing.swift`) that came and went, -1: none; the latter with its hash.
+    var shared = -1
+    var unshared = (slot: -1, hash: UInt64(0))
     /// Takes effect with the commit: inodes to reclaim, the inode whose lock waiters are woken (0: none).
     var reclaims = List<UInt64>()
     var unlockedInode: UInt64 = 0
@@ -136,6 +139,7 @@
         (takenCores, takenDescriptions, takenLocks) = (0, 0, 0)
         accesses = 0
         unlockedInode = 0
+        (shared, unshared) = (-1, (-1, 0))
         missing.removeAll()
         directTransfer = nil
         freed.removeAll()

@@ -1,0 +1,183 @@
+// An environment for exec, put together in memory of ours: pointers to the program's own strings, and a few strings that are ours.
+//
+//     pointers ->                free                <- strings
+//
+// The settings of `dashfs run` are added where they are missing: a program that makes its environment anew (env -i) would else start children for which the volume is not there.
+
+import CPreload
+import CSystem
+
+@safe struct Variables {
+    private let base: UnsafeMutableRawPointer
+    private var pointers = 0
+    private var strings: Int
+    private var isFull = false
+    private var has = (preload: false, ourPreload: false, sites: false, socket: false, prefix: false, unpatched: false)
+    private var preloadAddress: UInt64 = 0
+    private var hadInherited = false
+
+    init(_ base: UnsafeMutableRawPointer, _ size: Int) {
+        unsafe self.base = base
+        strings = size
+    }
+
+    /// DASHFS_UNPATCHED is in it.
+    var wantsNothing: Bool { has.unpatched }
+
+    /// What is not used.
+    var free: UnsafeMutableRawBufferPointer {
+        let start = (pointers + 16) * 8
+        return unsafe UnsafeMutableRawBufferPointer(start: base + min(start, strings), count: max(0, strings - start))
+    }
+
+    private mutating func append(_ address: UInt64) {
+        guard (pointers + 16) * 8 < strings else {
+            isFull = true
+            return
+        }
+        unsafe base.storeBytes(of: address, toByteOffset: pointers * 8, as: UInt64.self)
+        pointers += 1
+    }
+
+    /// The program's own array, without what an earlier exec had said. A negated errno where it cannot be read.
+    mutating func copy(_ array: UInt64, _ memory: ProgramMemory) -> Int64? {
+        var entry = array
+        while entry != 0 {
+            guard memory.isReadable(entry, 8), let slot = unsafe UnsafePointer<UInt64>(bitPattern: UInt(entry)) else { return -14 }
+            let string = unsafe slot.pointee
+            if string == 0 { break }
+            look(string, memory)
+            entry &+= 8
+        }
+        return isFull ? -7 : nil
+    }
+
+    private mutating func look(_ string: UInt64, _ memory: ProgramMemory) {
+        if begins(string, "DASHFS_INHERITED=", memory) { return }
+        if begins(string, "DASHFS_UNPATCHED=", memory) { has.unpatched = true }
+        if begins(string, "DASHFS_SITES=", memory) { has.sites = true }
+        if begins(string, "DASHFS_SOCKET=", memory) { has.socket = true }
+        if begins(string, "DASHFS_PREFIX=", memory) { has.prefix = true }
+        if begins(string, "LD_PRELOAD=", memory) {
+            has.preload = true
+            let address = string &+ 11
+            if let length = memory.stringLength(address, limit: Int(DASHFS_TEXT_CAPACITY)), names(address, length) {
+                has.ourPreload = true
+            } else {
+                preloadAddress = address
+                return
+            }
+        }
+        append(string)
+    }
+
+    private func begins(_ string: UInt64, _ name: StaticString, _ memory: ProgramMemory) -> Bool {
+        for index in 0..<name.utf8CodeUnitCount {
+            let address = string &+ UInt64(index)
+            guard index != 0 && address % 4096 != 0 || memory.isReadable(address, 1),
+                let byte = unsafe UnsafePointer<UInt8>(bitPattern: UInt(address)), unsafe byte.pointee == name.utf8Start[index]
+            else { return false }
+        }
+        return true
+    }
+
+    /// Whether the text at `address` has what LD_PRELOAD was when this program began.
+    private func names(_ address: UInt64, _ length: Int) -> Bool {
+        let ours = Configuration.preload
+        guard let text = unsafe ours.address, let given = unsafe UnsafeRawPointer(bitPattern: UInt(address)), ours.count > 0, length >= ours.count else { return false }
+        for start in 0...length - ours.count where unsafe Text.equal(given + start, text, ours.count) { return true }
+        return false
+    }
+
+    /// Adds of `dashfs run`'s settings those that are missing.
+    mutating func keepSettings() {
+        if !has.ourPreload, Configuration.preload.count > 0 { addPreload() }
+        if !has.sites { add("DASHFS_SITES=", Configuration.sites) }
+        if !has.socket { add("DASHFS_SOCKET=", Configuration.socket) }
+        if !has.prefix { add("DASHFS_PREFIX=", Configuration.prefix) }
+    }
+
+    private mutating func addPreload() {
+        let name: StaticString = "LD_PRELOAD="
+        let ours = Configuration.preload
+        var rest = PathBytes.none
+        if has.preload, let given = unsafe UnsafePointer<UInt8>(bitPattern: UInt(preloadAddress)) {
+            var length = 0
+            while unsafe given[length] != 0, length < Int(DASHFS_TEXT_CAPACITY) { length += 1 }
+            rest = unsafe PathBytes(UnsafeRawPointer(given), count: length)
+        }
+        guard let at = unsafe take(name.utf8CodeUnitCount + ours.count + rest.count + 2) else { return }
+        var length = 0
+        unsafe write(PathBytes(name.utf8Start, count: name.utf8CodeUnitCount), at, &length)
+        unsafe write(ours, at, &length)
+        if rest.count > 0 {
+            unsafe at.storeBytes(of: 0x3a, toByteOffset: length, as: UInt8.self)
+            length += 1
+            unsafe write(rest, at, &length)
+        }
+        unsafe at.storeBytes(of: 0, toByteOffset: length, as: UInt8.self)
+    }
+
+    private mutating func add(_ name: StaticString, _ value: PathBytes) {
+        guard value.count > 0, let at = unsafe take(name.utf8CodeUnitCount + value.count + 1) else { return }
+        var length = 0
+        unsafe write(PathBytes(name.utf8Start, count: name.utf8CodeUnitCount), at, &length)
+        unsafe write(value, at, &length)
+        unsafe at.storeBytes(of: 0, toByteOffset: length, as: UInt8.self)
+    }
+
+    /// The variable of `Handover`.
+    mutating func add(_ name: StaticString, _ survivors: Survivors, _ head: Handover.Head, _ directory: PathBytes) {
+        guard survivors.isWhole, let at = unsafe take(name.utf8CodeUnitCount + 140 + survivors.count + directory.count + 2) else {
+            isFull = true
+            return
+        }
+        var length = 0
+        unsafe write(PathBytes(name.utf8Start, count: name.utf8CodeUnitCount), at, &length)
+        func put(_ value: UInt64, isNegative: Bool = false) {
+            if isNegative {
+                unsafe at.storeBytes(of: 0x2d, toByteOffset: length, as: UInt8.self)
+                length += 1
+            }
+            unsafe length += Text.write(number: value, to: at + length)
+            unsafe at.storeBytes(of: 0x20, toByteOffset: length, as: UInt8.self)
+            length += 1
+        }
+        put(head.inode)
+        put(head.connection.magnitude, isNegative: head.connection < 0)
+        put(head.kind)
+        put(head.key.0)
+        put(head.key.1)
+        put(head.isCut ? 1 : 0)
+        unsafe write(PathBytes(survivors.text.baseAddress.map { UnsafeRawPointer($0) }, count: survivors.count), at, &length)
+        unsafe at.storeBytes(of: 0x3a, toByteOffset: length, as: UInt8.self)
+        length += 1
+        unsafe write(directory, at, &length)
+        unsafe at.storeBytes(of: 0, toByteOffset: length, as: UInt8.self)
+    }
+
+    /// Room for a string, which becomes one of the variables.
+    private mutating func take(_ count: Int) -> UnsafeMutableRawPointer? {
+        guard strings - count > (pointers + 16) * 8 else {
+            isFull = true
+            return nil
+        }
+        strings -= count
+        let place = unsafe base + strings
+        append(UInt64(UInt(bitPattern: place)))
+        return unsafe place
+    }
+
+    private func write(_ text: PathBytes, _ target: UnsafeMutableRawPointer, _ length: inout Int) {
+        guard text.count > 0, let source = unsafe text.address else { return }
+        unsafe dashfs_copy(target + length, source, text.count)
+        length += text.count
+    }
+
+    /// The array's address; nil: it did not fit.
+    mutating func finish() -> UInt64? {
+        append(0)
+        if isFull { return nil }
+        return unsafe UInt64(UInt(bitPattern: base))
+    }
+}
