@@ -68,6 +68,14 @@ struct DashFSTests {
         }
     }
 
+    @Test("A server that returns is found again, and one that does not is an I/O error after the timeout")
+    func returning() throws {
+        try withScratch { here in
+            let outcome = try run(programs.appendingPathComponent("server-returns").path, [dashfs.path, here.path])
+            #expect(outcome.status == 0, "\(outcome.output)")
+        }
+    }
+
     @Test("The demonstration runs to its end")
     func demonstration() throws {
         let outcome = try run(repository.appendingPathComponent("scripts/demo").path, ["--quick"], environment: ["DASHFS": dashfs.path])
