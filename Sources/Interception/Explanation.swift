@@ -55,7 +55,7 @@ package struct Explanation {
         if let reason = ignoresPreload(program.path) {
             add(program.path, reason, past: "it is \(reason): the loader ignores LD_PRELOAD")
         }
-        try judge(program, name: "program")
+        judge(program)
         let loader = try ObjectFile(program: interpreter, bytes: Files.read(interpreter))
         try judgeLibrary(loader, .loader)
         // Breadth first, as the loader does; an object is loaded once by each name.
@@ -68,7 +68,7 @@ package struct Explanation {
                     add(object.path, "needs \(name)", past: "\(name) is not found, so the program does not start")
                     continue
                 }
-                if name == "libc.so.6" { try judgeLibrary(library, .libc) } else { try judge(library, name: name) }
+                if name == "libc.so.6" { try judgeLibrary(library, .libc) } else { judge(library) }
                 pending.append((library, inherited + object.searchPaths.inherited))
             }
         }
@@ -100,17 +100,20 @@ package struct Explanation {
     }
 
     /// Any other object: nobody rewrites the system calls that it makes by itself.
-    private mutating func judge(_ object: ObjectFile, name: String) throws(InterceptionError) {
-        guard object.mayHaveSystemCalls else { return add(object.path, name) }
-        do throws(InterceptionError) {
-            let sites = try SiteFinder(object).sites()
-            let past = sites.filter { $0.calls.mayBeOthers || $0.calls.numbers.contains { SystemCallNumber(rawValue: $0) != nil } }
-            if past.isEmpty { return add(object.path, name) }
-            var names = Set(past.flatMap { $0.calls.numbers.compactMap { SystemCallNumber(rawValue: $0) } }.map { "\($0)" }).sorted()
-            if past.contains(where: \.calls.mayBeOthers) { names.append("any") }
-            add(object.path, name, past: "\(past.count) system calls of its own: \(names.joined(separator: ", "))")
-        } catch {
-            add(object.path, name, past: "it may make system calls of its own: its code cannot be read (\(error.reason))")
+    private mutating func judge(_ object: ObjectFile) {
+        let none = "no system calls of its own"
+        guard object.mayHaveSystemCalls else { return add(object.path, none) }
+        // A number, or nil: any.
+        let calls: [Int64?]
+        if let sites = try? SiteFinder(object).sites() {
+            calls = sites.flatMap { Array($0.calls.numbers) + ($0.calls.mayBeOthers ? [nil] : []) }
+        } else {
+            calls = FunctionSurvey(object).sites.map(\.number)
         }
+        let past = calls.filter { $0.map { SystemCallNumber(rawValue: $0) != nil } ?? true }
+        if past.isEmpty { return add(object.path, calls.isEmpty ? none : "no system calls of its own that are about files") }
+        var names = Set(past.compactMap { $0.flatMap { SystemCallNumber(rawValue: $0) } }.map { "\($0)" }).sorted()
+        if past.contains(nil) { names.append("any") }
+        add(object.path, "", past: "system calls of its own: \(names.joined(separator: ", "))")
     }
 }

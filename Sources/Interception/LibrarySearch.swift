@@ -15,7 +15,8 @@ package struct LibrarySearch {
     /// - Parameter inherited: DT_RPATH of those that the object is needed by.
     package func find(_ name: String, neededBy object: ObjectFile, inherited: [String]) -> ObjectFile? {
         if name.contains("/") { return load(name) }
-        let origin = String(object.path[..<(object.path.lastIndex(of: "/") ?? object.path.startIndex)])
+        let place = Files.real(object.path)
+        let origin = String(place[..<(place.lastIndex(of: "/") ?? place.startIndex)])
         let paths = object.searchPaths
         let before = (paths.inherited + inherited).map { expand($0, origin) } + environment + paths.own.map { expand($0, origin) }
         for directory in before { if let found = load("\(directory)/\(name)") { return found } }

@@ -29,16 +29,4 @@ extension ObjectFile {
         }
         return found
     }
-
-    /// Whether the two bytes of a `syscall` instruction stand anywhere in its code, if only by chance: reading all instructions takes a thousand times as long.
-    package var mayHaveSystemCalls: Bool {
-        sections.contains { section in
-            guard section.isCode, section.size > 1 else { return false }
-            return unsafe bytes.withUnsafeBytes { all in
-                let code = unsafe UnsafeRawBufferPointer(rebasing: all[section.offset..<section.offset + section.size])
-                for index in 1..<code.count where unsafe code[index] == 0x05 && code[index - 1] == 0x0f { return true }
-                return false
-            }
-        }
-    }
 }

@@ -382,4 +382,28 @@ show("aio good and bad", submitted, [request(1, READ, fd, address, 1), request(2
 show("aio of bad addresses", system_call, 209, context.value, 1, ctypes.byref(ctypes.c_void_p(8)))
 show("aio of no context", system_call, 209, 4096, 1, ctypes.byref(ctypes.c_void_p(ctypes.addressof(space))))
 system_call(207, context.value)
+
+# POSIX AIO: threads of the C library's. struct aiocb of x86-64.
+def control(descriptor, buffer, count, offset):
+    block = ctypes.create_string_buffer(168)
+    struct.pack_into("iiiiQQ", block, 0, descriptor, 0, 0, 0, buffer, count)
+    struct.pack_into("i", block, 44, 1)  # SIGEV_NONE
+    struct.pack_into("q", block, 128, offset)
+    return block
+
+
+def posix(call, block, *arguments):
+    if call(*arguments, block) != 0:
+        raise OSError(ctypes.get_errno(), "")
+    libc.aio_suspend((ctypes.c_void_p * 1)(ctypes.addressof(block)), 1, None)
+    return libc.aio_error(block), libc.aio_return(block)
+
+
+space[:9] = b"by thread"
+os.ftruncate(second, 0)
+show("aio_write", posix, libc.aio_write, control(second, address, 9, 5))
+show("aio_read", posix, libc.aio_read, control(second, address + 100, 100, 0))
+print("it has read", space[100:114])
+show("aio_fsync", posix, libc.aio_fsync, control(second, 0, 0, 0), os.O_DSYNC)
+show("aio_read of what is only written", posix, libc.aio_read, control(only_written, address, 9, 0))
 print("end", content(path) == text)
