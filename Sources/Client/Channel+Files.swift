@@ -57,14 +57,17 @@ extension Channel {
     @inline(__always)
     public func readInPlace(_ handle: Int32, count: Int, offset: Int64 = -1) -> Int64 { transfer(.read, handle, count, offset) }
 
-    /// A write of what is in `dataArea` already.
+    /// A write of what is in `dataArea` already. `flags`: RWF_DSYNC 2, RWF_SYNC 4, RWF_APPEND 16, RWF_NOAPPEND 32 of pwritev2(2).
     @inline(__always)
-    public func writeInPlace(_ handle: Int32, count: Int, offset: Int64 = -1) -> Int64 { transfer(.write, handle, count, offset) }
+    public func writeInPlace(_ handle: Int32, count: Int, offset: Int64 = -1, flags: UInt32 = 0) -> Int64 {
+        transfer(.write, handle, count, offset, flags)
+    }
 
     @inline(__always)
-    private func transfer(_ opcode: WireOpcode, _ handle: Int32, _ count: Int, _ offset: Int64) -> Int64 {
+    private func transfer(_ opcode: WireOpcode, _ handle: Int32, _ count: Int, _ offset: Int64, _ flags: UInt32 = 0) -> Int64 {
         guard count >= 0 else { return -ErrorNumber.invalid }
         var request = WireRequest(opcode)
+        request.flags = flags
         request.handle = handle
         request.offset = offset
         request.bufferOffset = Channel.dataOffset
@@ -166,9 +169,9 @@ extension Channel {
         return unsafe fill(&request, at: Place(handle: handle), buffer: buffer, capacity: capacity).result
     }
 
-    /// fcntl(2) record locks. `command` F_GETLK 5, F_SETLK 6, F_SETLKW 7; `type` F_RDLCK 0, F_WRLCK 1, F_UNLCK 2; the range from the start of the
+    /// fcntl(2) record locks. `command` F_GETLK 5, F_SETLK 6, F_SETLKW 7, with 31 more F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW; `type` F_RDLCK 0, F_WRLCK 1, F_UNLCK 2; the range from the start of the
     /// file, `length` 0 to its end. F_GETLK: info0 type, info1 start, info2 length, result the owner's process or 0.
-    /// F_SETLKW ends with EINTR when a signal arrives.
+    /// F_SETLKW ends with EINTR when a signal arrives whose handler was not set with SA_RESTART.
     public func lock(
         _ handle: Int32, command: UInt32, type: UInt32, offset: Int64, length: UInt64, owner: UInt32 = 0
     ) -> WireCompletion {

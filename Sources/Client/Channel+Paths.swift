@@ -51,10 +51,11 @@ public struct Place {
 /// Operations on names. Results: >= 0, a negated errno, or `WireCompletion.escape` (then see `remainder`); each blocks until answered.
 /// Paths and flags as in the Linux call of the same name, except that every path is taken from the volume's root or a handle.
 extension Channel {
-    /// open(2). `result`: a handle. `info0`: inode number, `info1`: st_mode. With `WireRequest.handleItself` in the mode, the place may be a handle.
+    /// open(2). `result`: a handle. `info0`: inode number, `info1`: st_mode. With `WireRequest.handleItself` in the mode, the place may be a handle. `limits`: RESOLVE_* of openat2(2).
     @inline(__always)
-    public func open(_ place: Place, flags: UInt32, mode: UInt32) -> WireCompletion {
+    public func open(_ place: Place, flags: UInt32, mode: UInt32, limits: UInt64 = 0) -> WireCompletion {
         var request = WireRequest(.open)
+        request.length = limits
         request.flags = flags
         request.mode = mode
         return call(&request, at: place)

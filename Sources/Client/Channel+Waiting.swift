@@ -59,7 +59,8 @@ extension Channel {
     /// Sleeps until the completion is there. False: the server is gone, and no completion will come.
     private func sleep(_ tag: UInt8, interruptible: Bool) -> Bool {
         var cancelling: UInt8?
-        let alive = nap(until: { isComplete(tag) }, interrupted: { if interruptible, cancelling == nil { cancelling = cancel(tag) } })
+        let alive = nap(
+            until: { isComplete(tag) }, restarting: interruptible, interrupted: { if interruptible, cancelling == nil { cancelling = cancel(tag) } })
         if let cancelling, alive, isComplete(cancelling) || sleep(cancelling, interruptible: false) { unreserve(cancelling) }
         if !alive {
             // No tag is free any more, so every later call fails at once.
@@ -71,8 +72,9 @@ extension Channel {
         return alive
     }
 
+    /// - Parameter restarting: a signal whose handler has SA_RESTART does not count as an interruption.
     @inline(__always)
-    private func nap(until ready: () -> Bool, interrupted: () -> Void = {}) -> Bool {
+    private func nap(until ready: () -> Bool, restarting: Bool = false, interrupted: () -> Void = {}) -> Bool {
         let sleepWord = unsafe state.pointee.requests + Layout.sleepWord
         let completions = unsafe state.pointee.completions
         defer { unsafe dashfs_store32(sleepWord, 0) }
@@ -84,7 +86,9 @@ extension Channel {
             let wake = unsafe dashfs_load32_acquire(completions + Layout.wakeWord)
             if ready() { return true }
             if unsafe dashfs_load32(completions + Layout.stateWord) == ServerState.closed { return ready() }
-            let result = unsafe dashfs_sys_futex_wait(completions + Layout.wakeWord, wake, Channel.napNanoseconds)
+            let word = unsafe completions + Layout.wakeWord
+            let result = unsafe restarting
+                ? dashfs_sys_futex_wait_restarting(word, wake, Channel.napNanoseconds) : dashfs_sys_futex_wait(word, wake, Channel.napNanoseconds)
             if Int64(result) == -ErrorNumber.interrupted {
                 interrupted()
             } else if Int64(result) == -ErrorNumber.timedOut {

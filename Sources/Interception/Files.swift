@@ -50,6 +50,13 @@ enum Files {
         throw failure(path, "cannot be made")
     }
 
+    /// The path without symbolic links, or as it is where there is nothing.
+    static func real(_ path: String) -> String {
+        guard let text = unsafe realpath(path, nil) else { return path }
+        defer { unsafe free(text) }
+        return unsafe String(cString: text)
+    }
+
     static func exists(_ path: String) -> Bool { unsafe access(path, R_OK) == 0 }
 
     private static func failure(_ path: String, _ what: String) -> InterceptionError {

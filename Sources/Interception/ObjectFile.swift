@@ -23,18 +23,25 @@ package struct ObjectFile {
     package private(set) var buildID: [UInt8] = []
 
     package init(path: String, bytes: [UInt8]) throws(InterceptionError) {
+        try self.init(program: path, bytes: bytes)
+        guard isPositionIndependent else { throw InterceptionError(.notAnObject, path, "not an x86-64 shared object") }
+        if buildID.isEmpty { throw InterceptionError(.notAnObject, path, "has no build id") }
+    }
+
+    /// An object that is only looked at: a program may have a fixed address, and no build id.
+    package init(program path: String, bytes: [UInt8]) throws(InterceptionError) {
         self.path = path
         self.bytes = bytes
         let isELF64LittleEndian: [UInt8] = [0x7f, 0x45, 0x4c, 0x46, 2, 1]
-        guard bytes.count >= 64, bytes.starts(with: isELF64LittleEndian), word16(16) == 3, word16(18) == 62 else {
-            throw InterceptionError(.notAnObject, path, "not an x86-64 shared object")
+        guard bytes.count >= 64, bytes.starts(with: isELF64LittleEndian), word16(16) == 2 || word16(16) == 3, word16(18) == 62 else {
+            throw InterceptionError(.notAnObject, path, "not an x86-64 shared object or program")
         }
         try readSections()
-        guard let note = sections.first(where: { $0.name == ".note.gnu.build-id" }), note.size > 16,
-            note.size - 16 <= SiteTableFormat.buildIDCapacity
-        else { throw InterceptionError(.notAnObject, path, "has no build id") }
+        guard let note = section(".note.gnu.build-id"), note.size > 16, note.size - 16 <= SiteTableFormat.buildIDCapacity else { return }
         buildID = Array(bytes[note.offset + 16..<note.offset + note.size])
     }
+
+    private var isPositionIndependent: Bool { word16(16) == 3 }
 
     private mutating func readSections() throws(InterceptionError) {
         let count = Int(word16(60))

@@ -33,7 +33,7 @@ package enum SystemCallNumber: Int64, CaseIterable {
     case sync_file_range = 277, vmsplice = 278, utimensat = 280, fallocate = 285, dup3 = 292, preadv = 295
     case pwritev = 296, fanotify_mark = 301, name_to_handle_at = 303, open_by_handle_at = 304, syncfs = 306
     case renameat2 = 316, execveat = 322, copy_file_range = 326, preadv2 = 327, pwritev2 = 328, pkey_mprotect = 329
-    case statx = 332, clone3 = 435, close_range = 436, openat2 = 437, faccessat2 = 439, fchmodat2 = 452, setxattrat = 463
+    case statx = 332, io_uring_setup = 425, clone3 = 435, close_range = 436, openat2 = 437, faccessat2 = 439, fchmodat2 = 452, setxattrat = 463
     case getxattrat = 464, listxattrat = 465, removexattrat = 466
 }
 

@@ -11,6 +11,12 @@ import CSystem
 /// True: `frame.result` is the call's result, as the kernel would return it. False: the kernel makes the call.
 @c func dashfs_system_call(_ frame: UnsafeMutablePointer<SystemCallFrame>) -> Bool {
     guard let number = unsafe SystemCallNumber(rawValue: frame.pointee.number) else { return false }
+    if Report.isOn { return unsafe handleAndCount(number, frame) }
+    return unsafe handle(number, frame)
+}
+
+@inline(__always)
+private func handle(_ number: SystemCallNumber, _ frame: UnsafeMutablePointer<SystemCallFrame>) -> Bool {
     if unsafe answer(number, &frame.pointee) { return true }
     if number.changesMappings {
         // Done here, so that what is known about memory is forgotten after it has gone, not before.
@@ -21,4 +27,21 @@ import CSystem
         return true
     }
     return false
+}
+
+@inline(never)
+private func handleAndCount(_ number: SystemCallNumber, _ frame: UnsafeMutablePointer<SystemCallFrame>) -> Bool {
+    Report.execute(number, entering: true)
+    var isAnswered = unsafe handle(number, frame)
+    Report.count(number, answered: isAnswered)
+    if number.changesMappings, isAnswered { Report.wasTheKernels(number) }
+    if !isAnswered, number == .execve || number == .execveat {
+        // Here, so that one that fails is known to have failed.
+        let call = unsafe frame.pointee
+        unsafe frame.pointee.result = dashfs_raw_syscall6(
+            call.number, call.argument0, call.argument1, call.argument2, call.argument3, call.argument4, call.argument5)
+        isAnswered = true
+    }
+    Report.execute(number, entering: false)
+    return isAnswered
 }

@@ -35,6 +35,12 @@ struct RunCommand: ParsableCommand {
     @Option(help: ArgumentHelp("How long calls wait for a server that has gone, in seconds; then they fail with EIO.", valueName: "seconds"))
     var timeout = 30
 
+    @Flag(name: .customLong("no-io-uring"), help: "Make io_uring_setup fail (ENOSYS), so that programs use calls that the volume can answer.")
+    var withoutRings = false
+
+    @Flag(help: "At the end, say on standard error how many calls DashFS and the kernel answered.")
+    var report = false
+
     @Argument(parsing: .postTerminator, help: "The command and its arguments, after --.")
     var command: [String] = []
 
@@ -51,10 +57,17 @@ struct RunCommand: ParsableCommand {
     func run() throws {
         var environment = try Preloading.environment(prefix: at)
         environment["DASHFS_TIMEOUT"] = "\(timeout)"
+        if withoutRings { environment["DASHFS_NO_IO_URING"] = "1" }
+        let counts = report ? try CallReport() : nil
+        environment[ReportFormat.environmentName] = counts?.path
         guard let image else {
             environment["DASHFS_SOCKET"] = Places.absolute(socket ?? Places.clientSocket())
             try Preloading.requireServer(environment["DASHFS_SOCKET"] ?? "")
-            throw ChildProcess.become(command, environment: environment)
+            guard let counts else { throw ChildProcess.become(command, environment: environment) }
+            ChildProcess.blockWatchedSignals()
+            let status = try ChildProcess(command, environment: environment).waitHandingOnSignals()
+            counts.show()
+            throw ExitCode(status)
         }
         ChildProcess.blockWatchedSignals()
         // Less than a server that stays: all of it is made ready before the command starts.
@@ -67,6 +80,7 @@ struct RunCommand: ParsableCommand {
             _ = server.stop()
             throw error
         }
+        counts?.show()
         let served = server.stop()
         if served != 0 {
             var failure = Failure(.inputOutput, "\(image): the server did not end in order (status \(served)); run: dashfs check \(image)")

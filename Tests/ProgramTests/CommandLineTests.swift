@@ -11,7 +11,7 @@ import Testing
         try #require(try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
     }
 
-    @Test(arguments: ["format", "serve", "run", "check", "info", "stats", "bench", "doctor"])
+    @Test(arguments: ["format", "serve", "run", "check", "info", "stats", "bench", "doctor", "explain"])
     func everyCommandHasHelpWithExamples(_ command: String) throws {
         let help = try dash(command, "--help")
         #expect(help.status == 0)

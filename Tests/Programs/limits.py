@@ -2,7 +2,7 @@
 
     limits.py DIR        DIR is in the volume. Prints each check; exit 1 when one is wrong.
 """
-import ctypes, errno, fcntl, mmap, os, select, socket, struct, subprocess, sys
+import ctypes, errno, fcntl, mmap, os, socket, struct, subprocess, sys
 
 top = sys.argv[1]
 libc = ctypes.CDLL(None, use_errno=True)
@@ -61,31 +61,40 @@ kernel = os.memfd_create("kernel")
 fd, directory = os.open(path, os.O_RDWR), os.open(other, os.O_RDONLY)
 os.set_inheritable(fd, True)
 
-# Maps, waiting, moving data.
+# Maps, copies to the kernel's files.
 for what, protection, kind in [("shared", mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED), ("private", mmap.PROT_READ, mmap.MAP_PRIVATE)]:
     refused(f"a {what} map", errno.ENODEV, mmap.mmap, fd, 4096, flags=kind, prot=protection)
-poll = select.poll()
-poll.register(fd, select.POLLIN)
-ok("poll: POLLNVAL", poll.poll(0) == [(fd, select.POLLNVAL)])
-ok("select: ready", select.select([fd], [], [], 0)[0] == [fd])
-refused("epoll", errno.EBADF, select.epoll().register, fd, select.EPOLLIN)
-reading, writing = os.pipe()
-refused("sendfile from", errno.EINVAL, os.sendfile, writing, fd, 0, 10)
-refused("sendfile to", errno.EINVAL, os.sendfile, fd, kernel, 0, 10)
-refused("splice", errno.EINVAL, system_call, 275, fd, 0, writing, 0, 10, 0)
 refused("copy_file_range to the kernel's", errno.EXDEV, os.copy_file_range, fd, kernel, 10)
 refused("copy_file_range from the kernel's", errno.EXDEV, os.copy_file_range, kernel, fd, 10)
 refused("FICLONE", errno.EOPNOTSUPP, fcntl.ioctl, fd, 0x40049409, directory)
 refused("an unknown ioctl", errno.ENOTTY, fcntl.ioctl, fd, 0x5401, b"\0" * 64)
 
 # Locks, notices, flags.
-refused("F_OFD_SETLK", errno.EINVAL, fcntl.fcntl, fd, 37, struct.pack("hhqqi4x", 0, 0, 0, 0, 0))
 refused("a lease", errno.EINVAL, fcntl.fcntl, fd, 1024, 0)
 refused("seals", errno.EINVAL, fcntl.fcntl, fd, 1033, 0)
-refused("F_NOTIFY", errno.ENOTDIR, fcntl.fcntl, directory, 1026, 1)
-refused("RWF_ flags", errno.EOPNOTSUPP, os.preadv, fd, [bytearray(1)], 0, 2)
-how = ctypes.create_string_buffer(struct.pack("QQQ", os.O_RDONLY, 0, 4))
-refused("RESOLVE_ flags", errno.EOPNOTSUPP, system_call, 437, -100, ctypes.c_char_p(path.encode()), how, 24)
+refused("F_NOTIFY", errno.EINVAL, fcntl.fcntl, directory, 1026, 1)
+refused("RWF_NOWAIT", errno.EOPNOTSUPP, os.preadv, fd, [bytearray(1)], 0, 8)
+refused("RWF_ATOMIC", errno.EOPNOTSUPP, os.pwritev, fd, [b"x"], 0, 64)
+
+
+def opened(name, limits):
+    how = ctypes.create_string_buffer(struct.pack("QQQ", os.O_RDONLY, 0, limits))
+    os.close(system_call(437, -100, ctypes.c_char_p(name.encode()), how, 24))
+
+
+# The volume is a mount of its own to openat2: RESOLVE_NO_XDEV 1, BENEATH 8, IN_ROOT 16, CACHED 32.
+os.chdir("/")
+refused("RESOLVE_NO_XDEV into the volume", errno.EXDEV, opened, path, 1)
+refused("and from where the prefix is", errno.EXDEV, opened, path[1:], 1)
+refused("RESOLVE_BENEATH with an absolute path", errno.EXDEV, opened, path, 8)
+refused("RESOLVE_CACHED", errno.EAGAIN, opened, path, 32)
+os.symlink("/etc", other + "/out of it")
+os.chdir(other)
+refused("RESOLVE_NO_XDEV out of the volume", errno.EXDEV, opened, "out of it", 1)
+refused("by ..", errno.EXDEV, opened, "../../../../etc", 1)
+ok("RESOLVE_NO_XDEV inside it", opened("below", 1) is None)
+os.chdir("/")
+os.unlink(other + "/out of it")
 watch = libc.inotify_init()
 refused("inotify", errno.EOPNOTSUPP, system_call, 254, watch, ctypes.c_char_p(path.encode()), 2)
 

@@ -101,7 +101,9 @@ static inline _Bool dashfs_threads_have_run(void) { return !__libc_single_thread
 /// function's entry written to .eh_frame (and not only to .debug_frame, which is why the library is built with -g).
 static inline __attribute__((noinline)) void dashfs_unwind_anchor(void) { __asm__ volatile(""); }
 
-// MARK: for the probe in the tests
+// MARK: for reports and for the probe in the tests
+
+static inline void dashfs_add(uint64_t *_Nonnull counter, uint64_t value) { __atomic_fetch_add(counter, value, __ATOMIC_RELAXED); }
 
 static inline void dashfs_count(uint64_t *_Nonnull counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 

@@ -135,6 +135,23 @@ static inline long dashfs_sys_futex_wait(const void *_Nonnull word, uint32_t exp
     return dashfs_sys_call(SYS_futex, (long)word, FUTEX_WAIT, expected, nanoseconds < 0 ? 0 : (long)&limit, 0, 0);
 }
 
+/// The same, with a limit, for a wait that signal handlers with SA_RESTART do not end: the kernel goes on with futex_waitv(2) behind them, because its
+/// limit is a moment. The plain call, which every handler ends, where the kernel (before 5.16) or a filter has no such call.
+static inline long dashfs_sys_futex_wait_restarting(const void *_Nonnull word, uint32_t expected, int64_t nanoseconds) {
+    struct { uint64_t value, address; uint32_t flags, reserved; } waiter = {expected, (uint64_t)word, 2 /* 32 bits, shared */, 0};
+    struct timespec limit;
+    long result = dashfs_sys_call(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&limit, 0, 0, 0, 0);
+    if (result == 0) {
+        int64_t sum = limit.tv_nsec + nanoseconds % 1000000000;
+        limit.tv_sec += nanoseconds / 1000000000 + sum / 1000000000;
+        limit.tv_nsec = sum % 1000000000;
+        result = dashfs_sys_call(449 /* futex_waitv */, (long)&waiter, 1, 0, (long)&limit, CLOCK_MONOTONIC, 0);
+        if (result >= 0) return 0;
+        if (result == -4 || result == -11 || result == -110) return result;
+    }
+    return dashfs_sys_futex_wait(word, expected, nanoseconds);
+}
+
 static inline long dashfs_sys_futex_wake(const void *_Nonnull word, int count) {
     return dashfs_sys_call(SYS_futex, (long)word, FUTEX_WAKE, count, 0, 0, 0);
 }

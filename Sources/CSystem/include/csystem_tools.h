@@ -40,4 +40,9 @@ static inline int dashfs_uring_refusal(void) {
     return 0;
 }
 
+/// Whether a program file gives capabilities (capabilities(7), "File capabilities").
+static inline _Bool dashfs_gives_capabilities(const char *_Nonnull path) {
+    return dashfs_sys_call(SYS_getxattr, (long)path, (long)"security.capability", 0, 0, 0, 0) > 0;
+}
+
 #endif

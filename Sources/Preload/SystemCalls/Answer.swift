@@ -36,17 +36,24 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .pwritev: return onFile(first) { Transfers.writeVector($0, UInt64(bitPattern: second), third, offset: frame.argument3, memory) }
     case .preadv2, .pwritev2:
         return onFile(first) { file in
-            // RWF_* ask for more than is given here.
-            if frame.argument5 & 0xffff_ffff != 0 { return -ErrorNumber.notSupported }
             let offset: Int64? = frame.argument3 == -1 ? nil : frame.argument3
-            return number == .preadv2
-                ? Transfers.readVector(file, UInt64(bitPattern: second), third, offset: offset, memory)
-                : Transfers.writeVector(file, UInt64(bitPattern: second), third, offset: offset, memory)
+            return TransferFlags.transfer(
+                file, UInt64(bitPattern: second), third, offset: offset, flags: UInt32(truncatingIfNeeded: frame.argument5), reading: number == .preadv2, memory)
         }
     case .copy_file_range: return Transfers.copyRange(frame, memory)
-    case .sendfile, .tee: return refuse(Descriptors.isFile(first) || Descriptors.isFile(second), ErrorNumber.invalid)
-    case .splice: return refuse(Descriptors.isFile(first) || Descriptors.isFile(third), ErrorNumber.invalid)
+    case .sendfile: return Copies.sendFile(frame, memory)
+    case .splice: return Copies.splice(frame, memory)
+    case .tee: return refuse(Descriptors.isFile(first) || Descriptors.isFile(second), ErrorNumber.invalid)
     case .vmsplice: return refuse(Descriptors.isFile(first), ErrorNumber.badDescriptor)
+
+    // Waiting.
+    case .poll, .ppoll: return Readiness.poll(number, frame, memory)
+    case .select, .pselect6: return Readiness.select(number, frame, memory)
+    case .epoll_ctl: return Readiness.controlEpoll(frame, memory)
+
+    // Work for later.
+    case .io_submit: return AsynchronousCalls.submit(frame, memory)
+    case .io_uring_setup: return AsynchronousCalls.ringsAreRefused ? -38 : nil
 
     case .bind, .connect: return SocketNames.answer(number, frame, memory)
 
@@ -56,16 +63,18 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .dup: return DescriptorCalls.duplicate(frame)
     case .dup2, .dup3: return DescriptorCalls.duplicateOnto(frame)
     case .fcntl: return DescriptorCalls.control(frame, memory)
-    case .ioctl: return DescriptorCalls.deviceControl(frame, memory)
+    case .ioctl: return DeviceControl.answer(frame, memory)
 
     // The working directory, the process.
     case .getcwd: return WorkingDirectory.isOurs ? WorkingDirectory.name(UInt64(bitPattern: first), second, memory) : nil
     case .fchdir: return changeDirectory(first, frame)
     case .chdir:
         if let result = PathCalls.answer(number, frame, memory) { return result }
+        Report.wasTheKernels(number)
         return leaving(dashfs_raw_syscall3(frame.number, first, 0, 0))
     case .truncate where second < 0: return -ErrorNumber.invalid
     case .umask:
+        Report.wasTheKernels(number)
         let old = dashfs_raw_syscall3(frame.number, first, 0, 0)
         if !Connection.isBorrowed { FileModeMask.hasBecome(UInt32(truncatingIfNeeded: first)) }
         return old
@@ -73,6 +82,7 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .execve, .execveat: return Execution.answer(number, frame, memory)
     case .setuid, .setgid, .setreuid, .setregid, .setgroups, .setresuid, .setresgid, .setfsuid, .setfsgid:
         guard Connection.existing != nil else { return nil }
+        Report.wasTheKernels(number)
         let result = dashfs_raw_syscall3(frame.number, first, second, third)
         if result >= 0, !Connection.isBorrowed { Connection.identityHasChanged() }
         return result
@@ -166,6 +176,7 @@ private func changeDirectory(_ descriptor: Int64, _ frame: SystemCallFrame) -> I
             return WorkingDirectory.enter(file, session, channel)
         }
     }
+    Report.wasTheKernels(.fchdir)
     return leaving(dashfs_raw_syscall3(frame.number, descriptor, 0, 0))
 }
 

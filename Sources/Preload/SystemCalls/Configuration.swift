@@ -1,5 +1,6 @@
 // What `dashfs run` says through the environment: DASHFS_SOCKET (the server's socket; without it nothing is answered here),
-// DASHFS_PREFIX (where programs see the volume; "/dash" if absent) and what an exec has handed over (`Handover`).
+// DASHFS_PREFIX (where programs see the volume; "/dash" if absent), DASHFS_NO_IO_URING (io_uring_setup is ENOSYS), DASHFS_REPORT (`Report`) and what an exec has handed over
+// (`Handover`).
 //
 // Read once, by the constructor, into static memory: programs overwrite the strings of their environment.
 
@@ -47,6 +48,8 @@ enum Configuration {
             unsafe timeout = min(seconds, 1 << 32) * 1000
         }
         unsafe on = true
+        if environment.value("DASHFS_NO_IO_URING") != nil { AsynchronousCalls.refuseRings() }
+        Report.start(environment)
         Connection.start()
         Handover.take(environment)
         WorkingDirectory.noteKernelDirectory()

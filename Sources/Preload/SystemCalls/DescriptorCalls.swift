@@ -139,49 +139,18 @@ enum DescriptorCalls {
             let flags = channel.statusFlags(file.handle, set: nil)
             return flags < 0 ? flags : OpenFlags.asShown(UInt32(truncatingIfNeeded: flags))
         case _ where file.isPathOnly: return -ErrorNumber.badDescriptor
-        case 5, 6, 7:
+        case 5, 6, 7, 36, 37, 38:
             return RecordLocks.control(file, session, UInt32(command), UInt64(bitPattern: frame.argument2), memory)
         case 8, 10, 9, 11: return command == 9 || command == 11 ? 0 : -ErrorNumber.invalid  // F_SETOWN, F_SETSIG; F_GETOWN, F_GETSIG
-        case 1026: return -20  // F_NOTIFY
+        case 1025: return 2  // F_GETLEASE: F_UNLCK
+        case 1026: return file.isDirectory ? -ErrorNumber.invalid : -20  // F_NOTIFY
+        case 1031, 1032: return -ErrorNumber.badDescriptor  // F_SETPIPE_SZ, F_GETPIPE_SZ
         default: return -ErrorNumber.invalid
         }
     }
-
-    /// ioctl(2)
-    static func deviceControl(_ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
-        guard let file = Descriptors.pin(frame.argument0) else { return nil }
-        defer { file.release() }
-        guard let session = file.session else { return file.failure }
-        if file.isPathOnly { return -ErrorNumber.badDescriptor }
-        let notTerminal: Int64 = -25
-        switch UInt32(truncatingIfNeeded: frame.argument1) {
-        case 0x5451, 0x5450:  // FIOCLEX, FIONCLEX, which a placeholder refuses
-            let closeOnExec: Int64 = frame.argument1 & 1
-            return dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, frame.argument0, 2, closeOnExec)
-        case 0x541b:  // FIONREAD
-            guard file.isRegular else { return notTerminal }
-            guard let channel = session.acquire() else { return -ErrorNumber.io }
-            defer { session.release(channel) }
-            let offset = channel.seek(file.handle, offset: 0, whence: 1)
-            if offset < 0 { return offset }
-            var status = FileStatus()
-            let answer = status.load(channel, Place(handle: file.handle), flags: 0)
-            if answer.result < 0 { return answer.result }
-            var left = Int32(clamping: status.size &- offset)
-            return unsafe withUnsafeBytes(of: &left) { bytes in
-                guard let base = bytes.baseAddress else { return efault }
-                return unsafe memory.copyOut(base, to: UInt64(bitPattern: frame.argument2), count: 4) ? 0 : efault
-            }
-        case 0x5421: return 0  // FIONBIO: nothing here ever waits for data
-        case 0x4004_9409, 0x4020_940d: return -ErrorNumber.notSupported  // FICLONE, FICLONERANGE
-        default: return notTerminal
-        }
-    }
-
-    private static var efault: Int64 { -14 }
 }
 
-/// POSIX record locks, owned by the process.
+/// Record locks, owned by the process (POSIX) or by the open description (F_OFD_*).
 enum RecordLocks {
     /// Whether this process has ever had one: only then does closing one of several descriptors have to release any.
     static var used: Bool { unsafe everUsed }
@@ -207,6 +176,7 @@ enum RecordLocks {
         let type = Int16(truncatingIfNeeded: lock[0])
         let whence = Int16(truncatingIfNeeded: lock[0] >> 16)
         let isKnownType = type >= 0 && type <= 2
+        let isDescriptions = command >= 36
         guard whence >= 0, whence <= 2, isKnownType && type != 2 || command != 5 else { return -ErrorNumber.invalid }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
@@ -230,10 +200,11 @@ enum RecordLocks {
         }
         if start < 0 { return -ErrorNumber.invalid }
         if length > 0, start.addingReportingOverflow(length - 1).overflow { return -75 }
-        guard isKnownType else { return -ErrorNumber.invalid }
-        if command != 5, type != 2 { unsafe everUsed = true }
+        // A description's lock has no process.
+        guard isKnownType, !isDescriptions || UInt32(truncatingIfNeeded: lock[3]) == 0 else { return -ErrorNumber.invalid }
+        if command == 6 || command == 7, type != 2 { unsafe everUsed = true }
         let answer = channel.lock(file.handle, command: command, type: UInt32(type), offset: start, length: UInt64(length))
-        guard command == 5, answer.result >= 0 else { return answer.result }
+        guard command == 5 || command == 36, answer.result >= 0 else { return answer.result }
         if answer.info0 == 2 {
             lock[0] = lock[0] & ~0xffff | 2
         } else {

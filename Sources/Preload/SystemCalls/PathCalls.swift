@@ -75,6 +75,20 @@ enum PathCalls {
     /// The call's result, or nil: it takes no path, or none of ours.
     static func answer(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let arguments = PathArguments(number) else { return nil }
+        if number == .openat2 {
+            var limited = frame
+            switch OpenHow.prepare(&limited, memory) {
+            case .answered(let result): return result
+            case .kernel: return nil
+            case .asItIs: return answer(number, limited, arguments, memory)
+            }
+        }
+        return answer(number, frame, arguments, memory)
+    }
+
+    private static func answer(
+        _ number: SystemCallNumber, _ frame: SystemCallFrame, _ arguments: PathArguments, _ memory: ProgramMemory
+    ) -> Int64? {
         if arguments.secondPath != nil {
             let result = answerTwo(number, frame, arguments, memory)
             return result == -ErrorNumber.io && Connection.isOver ? answerTwo(number, frame, arguments, memory) : result
@@ -347,6 +361,8 @@ enum PathCalls {
     private struct Opening {
         var flags: UInt32
         var mode: UInt32 = 0
+        /// RESOLVE_*
+        var limits: UInt64 = 0
         var error: Int64 = 0
 
         init?(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) {
@@ -361,22 +377,11 @@ enum PathCalls {
                 flags = UInt32(truncatingIfNeeded: frame.argument2)
                 mode = UInt32(truncatingIfNeeded: frame.argument3)
             case .openat2:
-                // struct open_how: u64 flags, mode, resolve.
-                flags = 0
-                guard frame.argument3 >= 24 else {
-                    error = -ErrorNumber.invalid
-                    return
-                }
-                guard memory.isReadable(UInt64(bitPattern: frame.argument2), 24),
-                    let how = unsafe UnsafePointer<UInt64>(bitPattern: Int(frame.argument2))
-                else {
-                    error = -14
-                    return
-                }
-                flags = UInt32(truncatingIfNeeded: unsafe how[0])
-                mode = UInt32(truncatingIfNeeded: unsafe how[1])
-                // RESOLVE_* restrict what a walk may pass; the server does not know them.
-                if unsafe how[2] != 0 { error = -ErrorNumber.notSupported }
+                let how = OpenHow(frame, memory)
+                flags = UInt32(truncatingIfNeeded: how.flags)
+                mode = UInt32(truncatingIfNeeded: how.mode)
+                limits = how.limits
+                error = how.error
             default:
                 return nil
             }
@@ -389,8 +394,10 @@ enum PathCalls {
     private static func open(_ opening: Opening, _ location: Location, _ session: Session, _ channel: Channel) -> WireCompletion {
         if opening.error != 0 { return WireCompletion(result: opening.error) }
         // A file of ours by /proc/self/fd/N.
-        let itself = location.place.path.count == 0 ? WireRequest.handleItself : 0
-        let opened = channel.open(location.place, flags: opening.flags & ~OpenFlags.closeOnExec, mode: opening.mode | itself)
+        let isItself = location.place.path.count == 0
+        if isItself, opening.limits & OpenHow.noMagicLinks != 0 { return WireCompletion(result: -40) }
+        let mode = opening.mode | (isItself ? WireRequest.handleItself : 0)
+        let opened = channel.open(location.place, flags: opening.flags & ~OpenFlags.closeOnExec, mode: mode, limits: opening.limits)
         guard opened.result >= 0 else { return opened }
         let type = opened.info1 & 0o170000
         if type == 0o010000 || type == 0o020000 || type == 0o060000, opening.flags & OpenFlags.pathOnly == 0 {

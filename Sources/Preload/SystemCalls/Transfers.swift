@@ -35,7 +35,10 @@ enum Transfers {
         return Int64(done)
     }
 
-    static func write(_ file: Description, _ address: UInt64, _ count: UInt64, offset: Int64?, _ memory: ProgramMemory) -> Int64 {
+    /// `flags`: RWF_DSYNC, RWF_SYNC, RWF_APPEND, RWF_NOAPPEND.
+    static func write(
+        _ file: Description, _ address: UInt64, _ count: UInt64, offset: Int64?, flags: UInt32 = 0, _ memory: ProgramMemory
+    ) -> Int64 {
         if let offset, offset < 0 { return -ErrorNumber.invalid }
         guard let session = file.session else { return file.failure }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
@@ -47,7 +50,7 @@ enum Transfers {
             guard unsafe memory.copyIn(channel.dataArea, from: address &+ UInt64(done), count: piece) else {
                 return done > 0 ? Int64(done) : refusal(channel.writeInPlace(file.handle, count: 0, offset: place(offset, 0)), efault)
             }
-            let result = channel.writeInPlace(file.handle, count: piece, offset: place(offset, done))
+            let result = channel.writeInPlace(file.handle, count: piece, offset: place(offset, done), flags: flags)
             if result <= 0 { return done > 0 ? Int64(done) : result }
             done += min(Int(result), piece)
             if result < piece { break }
@@ -144,7 +147,9 @@ enum Transfers {
     }
 
     /// What fits the arena is one request, so an append of several pieces is one append.
-    static func writeVector(_ file: Description, _ vector: UInt64, _ count: Int64, offset: Int64?, _ memory: ProgramMemory) -> Int64 {
+    static func writeVector(
+        _ file: Description, _ vector: UInt64, _ count: Int64, offset: Int64?, flags: UInt32 = 0, _ memory: ProgramMemory
+    ) -> Int64 {
         if let offset, offset < 0 { return -ErrorNumber.invalid }
         guard let session = file.session else { return file.failure }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
@@ -161,7 +166,7 @@ enum Transfers {
                 gathered += size
             }
             if gathered == 0, wanted > 0 { return done > 0 ? Int64(done) : efault }
-            let result = channel.writeInPlace(file.handle, count: gathered, offset: place(offset, done))
+            let result = channel.writeInPlace(file.handle, count: gathered, offset: place(offset, done), flags: flags)
             if result <= 0 { return done > 0 ? Int64(done) : result }
             done += min(Int(result), gathered)
             if result < wanted { break }
@@ -206,7 +211,7 @@ enum Transfers {
     }
 
     /// False: EFAULT. Checked for writing, because the moved offset goes back.
-    private static func loadOffset(_ address: Int64, _ offset: inout Int64, _ memory: ProgramMemory) -> Bool {
+    static func loadOffset(_ address: Int64, _ offset: inout Int64, _ memory: ProgramMemory) -> Bool {
         if address == 0 { return true }
         guard memory.isWritable(UInt64(bitPattern: address), 8), let word = unsafe UnsafePointer<Int64>(bitPattern: Int(address)) else { return false }
         offset = unsafe word.pointee

@@ -8,12 +8,12 @@
 public enum Opcode: UInt8, Sendable, CaseIterable {
     /// Nothing: measures the way there and back.
     case null
-    /// Path, `flags` as Linux open(2), `mode` (bits 16 to 24: the caller's umask, as in mkdir and mknod; bit 31: an empty path means the handle's own file). Result: a handle. info0: inode number, info1: st_mode.
+    /// Path, `flags` as Linux open(2), `mode` (bits 16 to 24: the caller's umask, as in mkdir and mknod; bit 31: an empty path means the handle's own file), `length` = RESOLVE_* of openat2(2). Result: a handle. info0: inode number, info1: st_mode.
     case open
     case close
     /// `bufferLength` bytes to `buffer`, `offset` (-1: the description's own, which moves). Result: bytes.
     case read
-    /// As `read`; O_APPEND of the description wins over `offset`.
+    /// As `read`; O_APPEND of the description wins over `offset`. `flags`: RWF_DSYNC 2, RWF_SYNC 4, RWF_APPEND 16, RWF_NOAPPEND 32 of pwritev2(2).
     case write
     /// `offset`, `flags` = SEEK_SET/CUR/END/DATA/HOLE. Result: the new offset.
     case seek
@@ -52,8 +52,8 @@ public enum Opcode: UInt8, Sendable, CaseIterable {
     case setxattr
     case listxattr
     case removexattr
-    /// `flags` = F_GETLK/F_SETLK/F_SETLKW (5, 6, 7); `argument` = type (F_RDLCK 0, F_WRLCK 1, F_UNLCK 2); `offset`, `length` (0: to the end), from the start of the file;
-    /// `owner` identifies the lock owner. F_GETLK: info0 = type, info1 = start, info2 = length, result = owner's process id or 0.
+    /// `flags` = F_GETLK/F_SETLK/F_SETLKW (5, 6, 7), or F_OFD_GETLK/SETLK/SETLKW (36, 37, 38), whose owner is the description; `argument` = type (F_RDLCK 0, F_WRLCK 1, F_UNLCK 2); `offset`, `length` (0: to the end), from the start of the file;
+    /// `owner` identifies the lock owner. F_GETLK: info0 = type, info1 = start, info2 = length, result = owner's process id or 0 (2^32 - 1: a description).
     case lock
     /// `flags` = LOCK_SH 1 | LOCK_EX 2 | LOCK_UN 8, | LOCK_NB 4. The description owns it.
     case flock

@@ -191,10 +191,11 @@ extension Volume {
 
     func write(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         let description = try openDescription(request.handle, request.session, progress, tx)
-        let synchronous = description.flags & OpenFlag.dataSync != 0
+        let status = Volume.status(description.flags, ofOneWrite: request.flags)
+        let synchronous = status & OpenFlag.dataSync != 0
         if progress.phase != 0 {
             // The data is in; an O_SYNC write ends when it is durable.
-            let outcome = try syncStep(description.inode, dataOnly: description.flags & OpenFlag.sync != OpenFlag.sync, progress, tx)
+            let outcome = try syncStep(description.inode, dataOnly: status & OpenFlag.sync != OpenFlag.sync, progress, tx)
             return outcome.again ? outcome : Outcome(Int64(progress.moved))
         }
         guard description.isWritable, description.flags & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
@@ -203,7 +204,7 @@ extension Volume {
         let (size, _) = try contentSize(description, tx)
         try requireUntouched(description.inode, tx)
         let wanted = UInt64(request.bufferLength)
-        let appending = description.flags & OpenFlag.append != 0
+        let appending = status & OpenFlag.append != 0
         let moved = progress.moved
         // The place is fixed by the first step: others may seek, or write, before the last.
         let base = moved > 0 ? progress.done : appending ? size : UInt64(max(0, request.offset >= 0 ? request.offset : description.offset))
@@ -218,7 +219,7 @@ extension Volume {
             // What makes the blocks the file's has to be durable as well.
             let isInPlace = !synchronous || hasDurableMapping(file, tx)
             let isDurable = isInPlace && (isForced || !capabilities.volatileCache)
-            let isFull = description.flags & OpenFlag.sync == OpenFlag.sync
+            let isFull = status & OpenFlag.sync == OpenFlag.sync
             if moved == wanted {
                 try touchContentTimes(file, tx)
                 if request.offset < 0 { try descriptionForWrite(description.slot, tx).offset = Int64(base + moved) }
@@ -256,6 +257,14 @@ extension Volume {
             return .more
         }
         return Outcome(Int64(moved + taken))
+    }
+
+    /// A description's flags, for one write with RWF_DSYNC 2, RWF_SYNC 4, RWF_APPEND 16 or RWF_NOAPPEND 32 of pwritev2(2).
+    @inline(__always)
+    private static func status(_ flags: UInt32, ofOneWrite own: UInt32) -> UInt32 {
+        if own == 0 { return flags }
+        let added = (own & 2 != 0 ? OpenFlag.dataSync : 0) | (own & 4 != 0 ? OpenFlag.sync : 0) | (own & 16 != 0 ? OpenFlag.append : 0)
+        return (own & 32 != 0 ? flags & ~OpenFlag.append : flags) | added
     }
 
     /// The content of a file is another, and nothing else of it.

@@ -182,7 +182,7 @@ package enum StateAddress {
 /// A record lock: 64 bytes.
 ///
 ///      0  u32 used (1)   4 u32 type (0 read, 1 write)   8 u64 owner   16 u64 first byte   24 u64 last byte (inclusive)
-///     32  u32 next + 1   36 u32 in-core slot   40 u32 session   44 u32 process
+///     32  u32 next + 1   36 u32 in-core slot   40 u32 session   44 u32 process (2^32 - 1: the owner is an open description, by its slot)
 @safe package struct LockCell {
     package static let size = 64
     package let slot: Int

@@ -39,6 +39,20 @@ enum TrailingSlash {
     case refused
 }
 
+/// RESOLVE_* of openat2(2): what a walk may not pass. Magic links and other mounts there are none of in a volume, so leaving it is all that
+/// RESOLVE_NO_XDEV forbids.
+struct WalkLimits: OptionSet {
+    let rawValue: UInt64
+    static let noLeaving = WalkLimits(rawValue: 1)
+    static let noLinks = WalkLimits(rawValue: 4)
+    /// The directory that the walk starts from is as far up as it goes: EXDEV beyond.
+    static let beneath = WalkLimits(rawValue: 8)
+    /// The same directory is what `/` and `..` above it lead to.
+    static let inRoot = WalkLimits(rawValue: 16)
+    /// With RESOLVE_NO_MAGICLINKS 2 and RESOLVE_CACHED 32, which mean nothing here.
+    static let known: UInt64 = 63
+}
+
 @safe final class PathBuffers {
     /// Two paths of an operation may each need room for what links insert.
     let memory: UnsafeMutableRawPointer
@@ -66,10 +80,15 @@ extension Volume {
         guard count > 0 || emptyIsHandle else { throw .errno(Errno.noEntry) }
         guard count <= Volume.maximumPath else { throw .errno(Errno.nameTooLong) }
 
+        let limits = request.opcode == .open ? WalkLimits(rawValue: request.length) : []
+        guard limits.rawValue & ~WalkLimits.known == 0, !limits.isSuperset(of: [.beneath, .inRoot]) else { throw .errno(Errno.invalid) }
         var start = Superblock.rootInode
-        if unsafe handle != Request.rootHandle && (count == 0 || text.load(as: UInt8.self) != UInt8(ascii: "/")) {
+        let isAbsolute = unsafe count > 0 && text.load(as: UInt8.self) == UInt8(ascii: "/")
+        if isAbsolute && limits.contains(.beneath) { throw .errno(Errno.crossDevice) }
+        if handle != Request.rootHandle && (!isAbsolute || limits.contains(.inRoot)) {
             start = try openDescription(handle, request.session, tx).inode
         }
+        let top = limits.isDisjoint(with: [.beneath, .inRoot]) ? Superblock.rootInode : start
         var current = try inode(start, tx)
         if count == 0 { return unsafe .end(current, Name(text, 0), .dot, wantsDirectory: false) }
         let buffer = unsafe pathBuffers.memory + (second ? 8192 : 0)
@@ -106,8 +125,10 @@ extension Volume {
                     continue
                 }
                 if unsafe name.count == 2 && name.bytes.load(fromByteOffset: 1, as: UInt8.self) == UInt8(ascii: ".") {
-                    if current.number == Superblock.rootInode {
-                        if !sessions[sessionIndex].prefix.isEmpty {
+                    if current.number == top {
+                        if limits.contains(.beneath) { throw .errno(Errno.crossDevice) }
+                        if !limits.contains(.inRoot), !sessions[sessionIndex].prefix.isEmpty {
+                            if limits.contains(.noLeaving) { throw .errno(Errno.crossDevice) }
                             throw unsafe escape(request, second, text + start, count - start)
                         }
                     } else {
@@ -125,7 +146,7 @@ extension Volume {
             let target = try inode(entry.inode, tx)
             if target.isLink && (!isLast || follow || slash && trailing == .asksForDirectory) {
                 links += 1
-                if links > Volume.maximumLinks { throw .errno(Errno.loop) }
+                if links > Volume.maximumLinks || limits.contains(.noLinks) { throw .errno(Errno.loop) }
                 // The link's text, then what was not walked yet.
                 let length = Int(clamping: target.size)
                 let remaining = count - at
@@ -136,14 +157,16 @@ extension Volume {
                 count = length + remaining
                 at = 0
                 if unsafe text.load(as: UInt8.self) == UInt8(ascii: "/") {
-                    let prefix = sessions[sessionIndex].prefix
+                    if limits.contains(.beneath) { throw .errno(Errno.crossDevice) }
+                    let prefix = limits.contains(.inRoot) ? [] : sessions[sessionIndex].prefix
                     if !prefix.isEmpty {
+                        if limits.contains(.noLeaving) { throw .errno(Errno.crossDevice) }
                         guard unsafe count >= prefix.count && prefix.withUnsafeBytes({ unsafe dashfs_equal($0.baseAddress!, text, prefix.count) })
                             && (count == prefix.count || text.load(fromByteOffset: prefix.count, as: UInt8.self) == UInt8(ascii: "/"))
                         else { throw unsafe escape(request, second, text, count) }
                         at = prefix.count
                     }
-                    current = try inode(Superblock.rootInode, tx)
+                    current = try inode(limits.contains(.inRoot) ? top : Superblock.rootInode, tx)
                 }
                 continue
             }

@@ -1,7 +1,25 @@
 /// Record locks (fcntl(2)) and whole-file locks (flock(2)).
 ///
-/// A record lock belongs to (session, owner) and an inode; the ranges of one owner never overlap. A file's locks are a list of rows from its
-/// in-core inode. Waiting is parking: every release wakes those who wait, and they look again.
+/// A record lock belongs to an owner and an inode: a process (session, owner), or an open description (F_OFD_SETLK), with which it goes. The ranges of one
+/// owner never overlap. A file's locks are a list of rows from its in-core inode. Waiting is parking: every release wakes those who wait, and they look again.
+struct LockOwner: Equatable {
+    /// Of a process; of a description: who asked, for the limits.
+    var session: UInt32
+    /// Of a description: its slot.
+    var owner: UInt64
+    var isDescription: Bool
+
+    static func == (a: LockOwner, b: LockOwner) -> Bool {
+        a.owner == b.owner && a.isDescription == b.isDescription && (a.isDescription || a.session == b.session)
+    }
+}
+
+extension LockCell {
+    /// What F_GETLK says of a lock that no process owns.
+    static let noProcess = UInt32.max
+    var holder: LockOwner { LockOwner(session: session, owner: owner, isDescription: process == LockCell.noProcess) }
+}
+
 extension Volume {
     private func lockRow(_ slot: Int, _ tx: Transaction) -> LockCell {
         LockCell(slot: slot, cell: tx.readState(region.layout.locksAt + slot * LockCell.size, length: LockCell.size))
@@ -11,44 +29,50 @@ extension Volume {
         LockCell(slot: slot, cell: try tx.writeState(region.layout.locksAt + slot * LockCell.size, length: LockCell.size))
     }
 
-    /// F_GETLK 5, F_SETLK 6, F_SETLKW 7; F_RDLCK 0, F_WRLCK 1, F_UNLCK 2.
+    /// F_GETLK 5, F_SETLK 6, F_SETLKW 7, F_OFD_GETLK 36, F_OFD_SETLK 37, F_OFD_SETLKW 38; F_RDLCK 0, F_WRLCK 1, F_UNLCK 2.
     func lock(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         let description = try openDescription(request.handle, request.session, tx)
         if description.flags & OpenFlag.pathOnly != 0 { throw .errno(Errno.badDescriptor) }
-        guard request.offset >= 0, request.argument <= 2, request.flags >= 5, request.flags <= 7 else { throw .errno(Errno.invalid) }
+        let isDescription = request.flags >= 36
+        guard request.offset >= 0, request.argument <= 2, 5...7 ~= request.flags || 36...38 ~= request.flags else { throw .errno(Errno.invalid) }
+        let command = isDescription ? request.flags - 31 : request.flags
         let first = UInt64(request.offset)
         let (sum, overflow) = first.addingReportingOverflow(request.length)
         guard !overflow, sum <= UInt64(Int64.max) + 1 else { throw .errno(Errno.overflow) }
         let last = request.length == 0 ? UInt64(Int64.max) : sum - 1
         let type = UInt32(request.argument)
-        let session = request.session.rawValue
+        let owner = LockOwner(
+            session: request.session.rawValue, owner: isDescription ? UInt64(description.slot) : request.owner, isDescription: isDescription)
         let core = CoreInode(
             slot: Int(description.core), cell: tx.readState(Int(description.core) * CoreInode.size, length: CoreInode.size))
-        if request.flags == 5 {
-            guard type != 2 else { throw .errno(Errno.invalid) }
-            guard let conflict = conflict(core, type, first, last, session, request.owner, tx) else { return Outcome(0, 2) }
+        if command == 5 {
+            // F_UNLCK asks for the description's own locks (Linux 6.5).
+            guard type != 2 || isDescription else { throw .errno(Errno.invalid) }
+            guard let conflict = conflict(core, type, first, last, owner, tx) else { return Outcome(0, 2) }
             let length = conflict.last == UInt64(Int64.max) ? 0 : conflict.last - conflict.first + 1
             return Outcome(Int64(conflict.process), UInt64(conflict.type), conflict.first, length)
         }
         if type == 0 && !description.isReadable || type == 1 && !description.isWritable { throw .errno(Errno.badDescriptor) }
-        if type != 2, conflict(core, type, first, last, session, request.owner, tx) != nil {
-            if request.flags == 6 { throw .errno(Errno.again) }
-            if waitsFor(session, request.owner, from: core, type, first, last, tx) { throw .errno(Errno.deadlock) }
+        if type != 2, conflict(core, type, first, last, owner, tx) != nil {
+            if command == 6 { throw .errno(Errno.again) }
+            // Who would have to let a description's lock go cannot be told: of those Linux finds no deadlock either.
+            if !isDescription, waitsFor(owner, from: core, type, first, last, tx) { throw .errno(Errno.deadlock) }
             throw .lock(description.inode)
         }
-        try setRange(Int(description.core), type, first, last, session, request.owner, credentials(request).process, tx)
+        let process = isDescription ? LockCell.noProcess : UInt32(bitPattern: credentials(request).process)
+        try setRange(Int(description.core), type, first, last, owner, process, tx)
         return Outcome(0)
     }
 
     private func conflict(
-        _ core: CoreInode, _ type: UInt32, _ first: UInt64, _ last: UInt64, _ session: UInt32, _ owner: UInt64, _ tx: Transaction
+        _ core: CoreInode, _ type: UInt32, _ first: UInt64, _ last: UInt64, _ owner: LockOwner, _ tx: Transaction
     ) -> LockCell? {
         var next = core.firstLock
         var found: LockCell?
         while next != 0 {
             let row = lockRow(Int(next) - 1, tx)
-            let mine = row.session == session && row.owner == owner
-            if !mine && row.first <= last && row.last >= first && (type == 1 || row.type == 1) {
+            let isMine = row.holder == owner
+            if row.first <= last && row.last >= first && (type == 2 ? isMine : !isMine && (type == 1 || row.type == 1)) {
                 // The first in the file: F_GETLK's answer does not depend on who came when.
                 if found.map({ row.first < $0.first }) ?? true { found = row }
             }
@@ -59,17 +83,18 @@ extension Volume {
 
     /// True where the owner of a conflicting lock waits, at some remove, for a lock of this owner: waiting for it would never end.
     private func waitsFor(
-        _ session: UInt32, _ owner: UInt64, from core: CoreInode, _ type: UInt32, _ first: UInt64, _ last: UInt64, _ tx: Transaction
+        _ owner: LockOwner, from core: CoreInode, _ type: UInt32, _ first: UInt64, _ last: UInt64, _ tx: Transaction
     ) -> Bool {
         var (core, type, first, last) = (core, type, first, last)
-        var asking = (session, owner)
+        var asking = owner
         // As far as Linux looks (MAX_DEADLK_ITERATIONS): the time that a client may take from others has a bound.
         for _ in 0..<10 {
-            guard let holder = conflict(core, type, first, last, asking.0, asking.1, tx) else { return false }
-            if holder.session == session && holder.owner == owner { return true }
-            asking = (holder.session, holder.owner)
+            guard let holder = conflict(core, type, first, last, asking, tx)?.holder, !holder.isDescription else { return false }
+            if holder == owner { return true }
+            asking = holder
             let waiting = engine.parked.first {
-                if case .lock = $0.reason { $0.request.opcode == .lock && $0.request.session.rawValue == asking.0 && $0.request.owner == asking.1 } else { false }
+                guard case .lock = $0.reason, $0.request.opcode == .lock, $0.request.flags == 7 else { return false }
+                return $0.request.session.rawValue == asking.session && $0.request.owner == asking.owner
             }
             guard let request = waiting?.request, let row = try? openDescription(request.handle, request.session, tx) else { return false }
             core = CoreInode(slot: Int(row.core), cell: tx.readState(Int(row.core) * CoreInode.size, length: CoreInode.size))
@@ -82,11 +107,10 @@ extension Volume {
 
     /// Makes [first, last] of the owner's locks this type (2: none): what overlaps is cut, what touches is joined.
     private func setRange(
-        _ coreSlot: Int, _ type: UInt32, _ first: UInt64, _ last: UInt64, _ session: UInt32, _ owner: UInt64, _ process: Int32,
-        _ tx: Transaction
+        _ coreSlot: Int, _ type: UInt32, _ first: UInt64, _ last: UInt64, _ owner: LockOwner, _ process: UInt32, _ tx: Transaction
     ) throws(Stop) {
         let core = CoreInode(slot: coreSlot, cell: try tx.writeState(coreSlot * CoreInode.size, length: CoreInode.size))
-        tx.holder = Int(session & 0xFFFF)
+        tx.holder = Int(owner.session & 0xFFFF)
         var (first, last) = (first, last)
         var keep: [(type: UInt32, first: UInt64, last: UInt64)] = []
         var previous: Int?
@@ -96,7 +120,7 @@ extension Volume {
             let row = lockRow(slot, tx)
             let following = row.next
             next = following
-            let mine = row.session == session && row.owner == owner
+            let mine = row.holder == owner
             let touches = row.first <= (last == .max ? last : last + 1) && (row.last == .max ? row.last : row.last + 1) >= first
             let overlaps = row.first <= last && row.last >= first
             guard mine, overlaps || touches && row.type == type else {
@@ -125,26 +149,28 @@ extension Volume {
             let row = try lockRowForWrite(slot, tx)
             row.used = 1
             row.type = piece.type
-            row.owner = owner
+            row.owner = owner.owner
             row.first = piece.first
             row.last = piece.last
             row.core = UInt32(coreSlot)
-            row.session = session
-            row.process = UInt32(bitPattern: process)
+            row.session = owner.session
+            row.process = process
             row.next = core.firstLock
             core.firstLock = UInt32(slot + 1)
         }
     }
 
-    /// close(2) of any descriptor of a file releases its owner's record locks on it.
-    func releaseLocks(_ core: CoreInode, session: SessionID, owner: UInt64, _ tx: Transaction) throws(Stop) {
+    /// close(2) of any descriptor of a file releases its process's record locks on it; the last one of a description, the description's.
+    /// - Parameter ending: the description that goes.
+    func releaseLocks(_ core: CoreInode, session: SessionID, ending: Int?, _ tx: Transaction) throws(Stop) {
         var next = core.firstLock
         var previous: Int?
         while next != 0 {
             let slot = Int(next) - 1
             let row = lockRow(slot, tx)
             let following = row.next
-            if row.session == session.rawValue {
+            let holder = row.holder
+            if holder.isDescription ? ending.map({ UInt64($0) == holder.owner }) ?? false : holder.session == session.rawValue {
                 if let previous { try lockRowForWrite(previous, tx).next = following } else { core.firstLock = following }
                 try lockRowForWrite(slot, tx).cell.zero(0, LockCell.size)
                 tx.givenLocks.append(slot)

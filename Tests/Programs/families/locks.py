@@ -3,7 +3,7 @@
 Before the holder lets go, it writes "released" into the file; whoever gets the lock must read it. So the outcome is the same whenever the waiter
 arrives, and a lock given too early is seen.
 """
-import errno, fcntl, os, signal, sys
+import ctypes, errno, fcntl, os, signal, struct, sys, threading
 
 path = os.path.join(sys.argv[1], "file")
 
@@ -146,3 +146,61 @@ except OSError as e:
 os.close(fd)
 ok("a deadlock is found, by one of the two", sorted((mine, hear())) == ["deadlock", "got"])
 os.waitpid(pid, 0)
+
+
+# Waits for locks and signals: a handler ends the wait (EINTR), and one that was set with SA_RESTART does not.
+libc = ctypes.CDLL(None, use_errno=True)
+F_OFD_SETLKW = 38
+
+
+def wait_for(kind, fd):
+    """The C call itself, which Python does not repeat; 0 or an errno."""
+    if kind == "flock":
+        result = libc.flock(fd, fcntl.LOCK_EX)
+    else:
+        lock = ctypes.create_string_buffer(struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 100, 0))
+        result = libc.fcntl(fd, ctypes.c_int(fcntl.F_SETLKW if kind == "lockf" else F_OFD_SETLKW), lock)
+    return ctypes.get_errno() if result < 0 else 0
+
+
+def signalled(kind, restarts, bell):
+    def body(wait, say):
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)
+        signal.siginterrupt(signal.SIGUSR1, not restarts)
+        signal.set_wakeup_fd(bell)  # told by the handler itself, whatever waits
+        wait()
+        fd = os.open(path, os.O_RDWR)
+        say("waiting")
+        result = wait_for(kind, fd)
+        say("got it" if result == 0 else errno.errorcode[result])
+    return body
+
+
+for kind in ("lockf", "ofd", "flock"):
+    for restarts in (False, True):
+        heard, bell = os.pipe()
+        os.set_blocking(bell, False)
+        pid, tell, hear = child(signalled(kind, restarts, bell))
+        fd = os.open(path, os.O_RDWR)
+        take("flock" if kind == "flock" else "lockf", fd, fcntl.LOCK_EX)
+        tell()
+        ok(f"{kind}: it waits for the lock", hear() == "waiting")
+        if restarts:
+            for _ in range(50):
+                os.kill(pid, signal.SIGUSR1)
+                os.read(heard, 1)
+            os.close(fd)
+            ok(f"{kind}: 50 handlers later it has the lock", hear() == "got it")
+        else:
+            # Before it waits, a signal ends nothing: so they come until one has.
+            said = []
+            thread = threading.Thread(target=lambda: said.append(hear()))
+            thread.start()
+            while not said:
+                os.kill(pid, signal.SIGUSR1)
+                thread.join(0.01)
+            ok(f"{kind}: a handler has ended its wait", said == ["EINTR"])
+            os.close(fd)
+        os.waitpid(pid, 0)
+        os.close(heard)
+        os.close(bell)

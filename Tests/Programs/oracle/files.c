@@ -1,5 +1,10 @@
 // Operations on open files: open, read, write, seek, truncate, fallocate, and what descriptors carry.
 #include "oracle.h"
+#include <linux/openat2.h>
+#include <poll.h>
+#include <sys/select.h>
+#include <sys/sendfile.h>
+#include <sys/syscall.h>
 
 static unsigned char buffer[1 << 18];
 
@@ -65,6 +70,32 @@ void op_open(void) {
     if (has(DESCRIPTORS)) say(" = +%d", fd - lowest_descriptor); else say(" = ok");  // POSIX: the lowest number that is free
     put_in_slot(s, fd);
     say_watched();
+    watch_descriptor(fd);
+    say_watched();
+}
+
+// openat2(2) with RESOLVE_*: what the walk may not pass.
+void op_open_limited(void) {
+    static const uint64_t limits[] = {RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV};
+    struct where w;
+    struct open_how how = {.flags = O_NONBLOCK, .resolve = limits[rnd(7)]};
+    int s = pick_slot();
+    pick(&w);
+    if (chance(20)) how.resolve |= limits[rnd(7)];
+    if (chance(30)) how.flags |= rnd(3);
+    if (chance(20)) how.flags |= O_CREAT;
+    if (chance(20) && !(how.flags & O_CREAT)) how.flags |= O_DIRECTORY;
+    if (chance(10)) how.flags |= O_NOFOLLOW;
+    if (chance(10) && has(OPATH)) how.flags = O_PATH | (how.flags & (O_DIRECTORY | O_NOFOLLOW | O_CREAT));
+    if (how.flags & O_CREAT || chance(2)) how.mode = pick_mode();
+    if (chance(1)) how.resolve |= 1 << 20;
+    say("openat2 #%d %s %llo limits %llu %llo", s, w.shown, (unsigned long long)how.flags & ~(unsigned long long)O_NONBLOCK, (unsigned long long)how.resolve, (unsigned long long)how.mode);
+    if (!has(RESOLVE)) { say(" skip"); return; }
+    if (would_open_special(&w, (int)how.flags)) { say(" special"); return; }
+    int fd = (int)syscall(SYS_openat2, w.dirfd, w.path, &how, sizeof how);
+    if (fd < 0) { say_result(-1); return; }
+    say(" = ok");
+    put_in_slot(s, fd);
     watch_descriptor(fd);
     say_watched();
 }
@@ -345,6 +376,53 @@ void op_copy_range(void) {
     say(" at %lld %lld", (long long)offset_in, (long long)offset_out);
     watch_descriptor(out);
     say_watched();
+}
+
+void op_send(void) {
+    char from[16], to[16];
+    int in = pick_descriptor(from), out = pick_descriptor(to);
+    off_t offset = pick_offset();
+    size_t count = pick_length() + 1;
+    bool own = chance(40);
+    struct stat a = {0}, b;
+    if (!has(SEND)) { say("skip"); return; }
+    say("sendfile %s @%lld %s %zu", from, own ? -1LL : (long long)offset, to, count);
+    // What a copy of a file into itself reads of what it has written is nobody's promise.
+    if (fstat(in, &a) == 0 && fstat(out, &b) == 0 && a.st_ino == b.st_ino) { say(" same file"); return; }
+    // The kernel moves the atime of what it did not read.
+    if (S_ISDIR(a.st_mode)) { say(" directory"); return; }
+    say_result(sendfile(out, in, own ? NULL : &offset, count));
+    say(" at %lld", own ? 0LL : (long long)offset);
+    if (fstat(in, &a) == 0 && S_ISREG(a.st_mode)) say(" %lld", (long long)lseek(in, 0, SEEK_CUR));
+    if (fstat(out, &a) == 0 && S_ISREG(a.st_mode)) say(" %lld", (long long)lseek(out, 0, SEEK_CUR));
+    watch_descriptor(out);
+    say_watched();
+}
+
+// Every file is ready, whatever it is open for.
+void op_poll(void) {
+    char shown[3][16];
+    struct pollfd entries[3];
+    fd_set in, out;
+    if (!has(POLL)) { say("skip"); return; }
+    say("poll");
+    FD_ZERO(&in);
+    FD_ZERO(&out);
+    int highest = -1;
+    for (int i = 0; i < 3; i++) {
+        entries[i] = (struct pollfd){.fd = pick_descriptor(shown[i]), .events = (short)rnd(0x400)};
+        say(" %s %x", shown[i], entries[i].events);
+        // What is beyond the process's table of descriptors, 64 at first, select(2) does not look at.
+        if (entries[i].fd < 0 || entries[i].fd >= 64) continue;
+        FD_SET(entries[i].fd, i % 2 ? &in : &out);
+        if (entries[i].fd > highest) highest = entries[i].fd;
+    }
+    say_result(poll(entries, 3, 0));
+    for (int i = 0; i < 3; i++) say(" %x", entries[i].revents);
+    struct timeval now = {0, 0};
+    int result = select(highest + 1, &in, &out, NULL, &now);
+    say_result(result);
+    for (int i = 0; result >= 0 && i < 3; i++) if (entries[i].fd >= 0 && entries[i].fd < 64) say(" %d%d", !!FD_ISSET(entries[i].fd, &in), !!FD_ISSET(entries[i].fd, &out));
 }
 
 // Addresses that are not the program's: EFAULT, and nobody dies.

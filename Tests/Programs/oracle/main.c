@@ -22,6 +22,7 @@ static const struct { const char *name; unsigned bit; } feature_names[] = {
     {"locks", LOCKS}, {"flock", FLOCK}, {"read-zero", READ_ZERO}, {"changes", CHANGES}, {"atime", ATIME},
     {"descriptors", DESCRIPTORS}, {"truncate-same", TRUNCATE_SAME}, {"fallocate", FALLOCATE}, {"trusted", TRUSTED}, {"huge-seek", HUGE_SEEK},
     {"long-links", LONG_LINKS}, {"link-atime", LINK_ATIME}, {"sticky", STICKY}, {"arguments-first", ARGUMENTS_FIRST},
+    {"resolve", RESOLVE}, {"send", SEND}, {"poll", POLL},
 };
 
 static const struct { void (*run)(void); unsigned weight; } operations[] = {  // weights of 10,000
@@ -31,6 +32,7 @@ static const struct { void (*run)(void); unsigned weight; } operations[] = {  //
     {op_unlink, 550}, {op_rename, 650}, {op_renameat2, 250}, {op_list, 250}, {op_list_while_changing, 4}, {op_remove_while_listing, 4},
     {op_link_chain, 4}, {op_chdir, 120}, {op_same_file, 80}, {op_stat, 500}, {op_access, 250}, {op_chmod, 350}, {op_chown, 250},
     {op_times, 250}, {op_umask, 40}, {op_xattr, 500}, {op_lock, 350}, {op_flock, 150},
+    {op_open_limited, 250}, {op_send, 100}, {op_poll, 60},
 };
 
 // The printed lines, gathered where every process of the stream and the parent can reach them.

@@ -34,6 +34,7 @@ enum feature {
     COPY_RANGE = 1 << 7, NOATIME = 1 << 8, XATTR = 1 << 9, EXCHANGE = 1 << 10, LOCKS = 1 << 11, FLOCK = 1 << 12, READ_ZERO = 1 << 13,
     CHANGES = 1 << 14, ATIME = 1 << 15, DESCRIPTORS = 1 << 16, TRUNCATE_SAME = 1 << 17, STICKY = 1 << 18,
     FALLOCATE = 1 << 19, TRUSTED = 1 << 20, HUGE_SEEK = 1 << 21, LONG_LINKS = 1 << 22, LINK_ATIME = 1 << 23, ARGUMENTS_FIRST = 1 << 24,
+    RESOLVE = 1 << 25, SEND = 1 << 26, POLL = 1 << 27,
 };
 
 // A path as a call will use it, and as it is printed.
@@ -86,9 +87,9 @@ void say_watched(void);                   // after it
 void fill(void *bytes, size_t count);     // this operation's bytes
 
 // operations, by what they are about
-void op_open(void); void op_close(void); void op_dup(void); void op_descriptor_flags(void);
+void op_open(void); void op_open_limited(void); void op_close(void); void op_dup(void); void op_descriptor_flags(void);
 void op_read(void); void op_write(void); void op_seek(void); void op_seek_hole(void); void op_truncate(void); void op_ftruncate(void);
-void op_fallocate(void); void op_fsync(void); void op_sum(void); void op_copy_range(void); void op_bad_memory(void);
+void op_fallocate(void); void op_fsync(void); void op_sum(void); void op_copy_range(void); void op_send(void); void op_poll(void); void op_bad_memory(void);
 void op_mkdir(void); void op_rmdir(void); void op_mknod(void); void op_symlink(void); void op_readlink(void); void op_link(void);
 void op_unlink(void); void op_rename(void); void op_renameat2(void); void op_list(void); void op_list_while_changing(void);
 void op_remove_while_listing(void); void op_link_chain(void); void op_chdir(void); void op_same_file(void);
