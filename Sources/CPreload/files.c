@@ -7,7 +7,7 @@ uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_preload_bytes[DASHFS_TEXT_CAPACITY];
-uint8_t dashfs_sites_bytes[DASHFS_TEXT_CAPACITY];
+uint8_t dashfs_settings_bytes[DASHFS_SETTINGS_BYTES];
 uint32_t dashfs_scratch_words[DASHFS_SCRATCH_BLOCKS];
 uint8_t dashfs_scratch[DASHFS_SCRATCH_BLOCKS][DASHFS_SCRATCH_BYTES] __attribute__((aligned(4096)));
 __thread struct dashfs_thread_block *dashfs_own_block __attribute__((tls_model("initial-exec"), visibility("hidden")));

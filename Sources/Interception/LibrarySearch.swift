@@ -44,7 +44,7 @@ package struct LibrarySearch {
 
     /// Paths of the 64-bit objects of each name, best first. glibc's sysdeps/generic/dl-cache.h: 20 bytes of magic, u32 entries, 24 bytes of which this needs nothing; an
     /// entry is i32 flags, u32 name, u32 path (from the start of the header), u32, u64 hardware.
-    static func entries(_ file: [UInt8]) -> [String: [String]] {
+    package static func entries(_ file: [UInt8]) -> [String: [String]] {
         let magic = Array("glibc-ld.so.cache1.1".utf8)
         // The old format may stand before it; its entries are 12 bytes, and the new one begins at a multiple of 8.
         var start = 0

@@ -25,6 +25,18 @@ import CPreload
     }
 }
 
+extension Environment {
+    /// The entries whose names begin so, with their values.
+    func forEach(named beginning: StaticString, _ body: (ProgramString) -> Void) {
+        guard var entry = unsafe entries else { return }
+        while let text = unsafe entry.pointee {
+            let string = unsafe ProgramString(text)
+            if string.begins(with: beginning) { body(string) }
+            unsafe entry += 1
+        }
+    }
+}
+
 /// A string that ends in a zero byte and is never freed.
 @safe struct ProgramString {
     let start: UnsafePointer<CChar>
@@ -36,6 +48,11 @@ import CPreload
         var count = 0
         while unsafe start[count] != 0 { count += 1 }
         return count
+    }
+
+    func begins(with text: StaticString) -> Bool {
+        for index in 0..<text.utf8CodeUnitCount where unsafe UInt8(bitPattern: start[index]) != text.utf8Start[index] { return false }
+        return true
     }
 
     func equals(_ text: StaticString) -> Bool {

@@ -36,6 +36,11 @@ enum Report {
         add(.max, at: ReportFormat.answeredAt + index(number))
     }
 
+    /// Takes back what `count` is going to say.
+    static func isNobodys(_ number: SystemCallNumber) {
+        if isOn { add(.max, at: ReportFormat.answeredAt + index(number)) }
+    }
+
     /// Before an exec with `entering`, and behind it where it has failed.
     static func execute(_ number: SystemCallNumber, entering: Bool) {
         guard isOn, number == .execve || number == .execveat else { return }

@@ -19,6 +19,7 @@ enum {
     DASHFS_BLOCK_EXEC = 8192 + (260 << 10),
     DASHFS_EXEC_BYTES = 256 << 10,
     DASHFS_BLOCK_BYTES = DASHFS_BLOCK_EXEC + DASHFS_EXEC_BYTES,
+    DASHFS_SETTINGS_BYTES = 16384,
     DASHFS_SCRATCH_BLOCKS = 32,
     DASHFS_SCRATCH_BYTES = 16384,
 };
@@ -60,7 +61,7 @@ extern __attribute__((visibility("hidden"))) uint8_t dashfs_prefix_bytes[DASHFS_
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_preload_bytes[DASHFS_TEXT_CAPACITY];
-extern __attribute__((visibility("hidden"))) uint8_t dashfs_sites_bytes[DASHFS_TEXT_CAPACITY];
+extern __attribute__((visibility("hidden"))) uint8_t dashfs_settings_bytes[DASHFS_SETTINGS_BYTES];
 extern __attribute__((visibility("hidden"))) uint32_t dashfs_scratch_words[DASHFS_SCRATCH_BLOCKS];
 extern __attribute__((visibility("hidden"), aligned(4096))) uint8_t dashfs_scratch[DASHFS_SCRATCH_BLOCKS][DASHFS_SCRATCH_BYTES];
 
@@ -82,9 +83,9 @@ static inline uint32_t *_Nonnull dashfs_block_entry(struct dashfs_thread_block *
 static inline uint8_t *_Nonnull dashfs_prefix_text(void) { return dashfs_prefix_bytes; }
 static inline uint8_t *_Nonnull dashfs_socket_text(void) { return dashfs_socket_bytes; }
 static inline uint8_t *_Nonnull dashfs_directory_text(void) { return dashfs_directory_bytes; }
-/// The program's LD_PRELOAD and DASHFS_SITES as it was started.
+/// The program's LD_PRELOAD as it was started, and its DASHFS_ variables, each with its zero.
 static inline uint8_t *_Nonnull dashfs_preload_text(void) { return dashfs_preload_bytes; }
-static inline uint8_t *_Nonnull dashfs_sites_text(void) { return dashfs_sites_bytes; }
+static inline uint8_t *_Nonnull dashfs_settings_text(void) { return dashfs_settings_bytes; }
 static inline uint32_t *_Nonnull dashfs_scratch_word(uint32_t index) {
     return &dashfs_scratch_words[index % DASHFS_SCRATCH_BLOCKS];
 }

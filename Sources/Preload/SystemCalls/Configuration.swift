@@ -15,16 +15,16 @@ enum Configuration {
     nonisolated(unsafe) private static var components = 0
     nonisolated(unsafe) private static var socketLength = 0
     nonisolated(unsafe) private static var preloadLength = 0
-    nonisolated(unsafe) private static var sitesLength = 0
+    nonisolated(unsafe) private static var settingsLength = 0
 
     @inline(__always) static var isOn: Bool { unsafe on }
     /// Absolute, without a slash at its end, without empty components, "." and "..".
     @inline(__always) static var prefix: PathBytes { unsafe PathBytes(dashfs_prefix_text(), count: prefixLength) }
     static var prefixParent: PathBytes { unsafe PathBytes(dashfs_prefix_text(), count: parentLength) }
     static var prefixComponents: Int { unsafe components }
-    /// LD_PRELOAD and DASHFS_SITES as this program was started with them.
+    /// LD_PRELOAD, and what `dashfs run` has set (NAME=value, each with its zero), as this program was started with them.
     static var preload: PathBytes { unsafe PathBytes(dashfs_preload_text(), count: preloadLength) }
-    static var sites: PathBytes { unsafe PathBytes(dashfs_sites_text(), count: sitesLength) }
+    static var settings: PathBytes { unsafe PathBytes(dashfs_settings_text(), count: settingsLength) }
     static var socket: PathBytes { unsafe PathBytes(dashfs_socket_text(), count: socketLength) }
 
     /// How long a call waits for a server that has gone.
@@ -42,8 +42,17 @@ enum Configuration {
             unsafe setPrefix(usual.utf8Start, usual.utf8CodeUnitCount)
         }
         guard unsafe prefixLength > 1 else { return }
-        unsafe keep(environment.value("LD_PRELOAD"), dashfs_preload_text(), &preloadLength)
-        unsafe keep(environment.value("DASHFS_SITES"), dashfs_sites_text(), &sitesLength)
+        if let value = environment.value("LD_PRELOAD"), value.count < Int(DASHFS_TEXT_CAPACITY) {
+            unsafe dashfs_copy(dashfs_preload_text(), value.start, value.count)
+            unsafe preloadLength = value.count
+        }
+        environment.forEach(named: "DASHFS_") { entry in
+            // What an exec has handed over is said anew by each.
+            if entry.begins(with: "DASHFS_INHERITED=") { return }
+            guard unsafe settingsLength + entry.count < Int(DASHFS_SETTINGS_BYTES) else { return }
+            unsafe dashfs_copy(dashfs_settings_text() + settingsLength, entry.start, entry.count + 1)
+            unsafe settingsLength += entry.count + 1
+        }
         if let value = environment.value("DASHFS_TIMEOUT"), let (seconds, digits) = unsafe Text.number(UnsafeRawPointer(value.start), value.count), digits == value.count {
             unsafe timeout = min(seconds, 1 << 32) * 1000
         }
@@ -53,12 +62,6 @@ enum Configuration {
         Connection.start()
         Handover.take(environment)
         WorkingDirectory.noteKernelDirectory()
-    }
-
-    private static func keep(_ value: ProgramString?, _ place: UnsafeMutablePointer<UInt8>, _ length: inout Int) {
-        guard let value, value.count < Int(DASHFS_TEXT_CAPACITY) else { return }
-        unsafe dashfs_copy(place, value.start, value.count)
-        length = value.count
     }
 
     private static func setPrefix(_ text: UnsafeRawPointer, _ count: Int) {

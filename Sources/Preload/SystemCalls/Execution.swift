@@ -27,7 +27,10 @@ enum Execution {
     static func answer(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let block = unsafe ThreadBlock.claim() else { return nil }
         unsafe block.pointee.chain = 0
-        return PathCalls.answer(number, frame, memory) ?? kernel(number, frame, memory)
+        if let result = PathCalls.answer(number, frame, memory) { return result }
+        let result = kernel(number, frame, memory)
+        Report.wasTheKernels(number)
+        return result
     }
 
     /// Keeps a path that lies in a scratch block beyond its life.

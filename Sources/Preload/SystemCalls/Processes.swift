@@ -35,7 +35,7 @@ enum Processes {
             return nil
         }
         guard words.1 == 0, !Connection.isBorrowed, Connection.existing != nil || Legacy.isThere && Legacy.kind == .session else { return nil }
-        return fork(frame)
+        return fork(number, frame)
     }
 
     private static func willLend() {
@@ -47,7 +47,7 @@ enum Processes {
         Connection.willLendMemory()
     }
 
-    private static func fork(_ frame: SystemCallFrame) -> Int64 {
+    private static func fork(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int64 {
         var bundle: (socket: Int32, key: (UInt64, UInt64)) = (-1, (0, 0))
         if let session = Connection.existing ?? Connection.session().session, let scratch = Scratch(), let path = unsafe Configuration.socket.address {
             let handles = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
@@ -65,10 +65,13 @@ enum Processes {
         let child = dashfs_raw_syscall6(
             frame.number, frame.argument0, frame.argument1, frame.argument2, frame.argument3, frame.argument4, frame.argument5)
         if child == 0 {
+            // Counted once, in the parent.
+            Report.isNobodys(number)
             Connection.becomeChild()
             if bundle.socket >= 0 { Legacy.set(bundle.key, socket: bundle.socket, .bundle) }
             return 0
         }
+        Report.wasTheKernels(number)
         if bundle.socket >= 0 {
             Descriptors.unreserve(bundle.socket)
             _ = dashfs_sys_close(bundle.socket)

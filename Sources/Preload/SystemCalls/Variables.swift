@@ -12,17 +12,18 @@ import CSystem
     private var pointers = 0
     private var strings: Int
     private var isFull = false
-    private var has = (preload: false, ourPreload: false, sites: false, socket: false, prefix: false, unpatched: false)
+    private var hasPreload = false
+    private var hasOurPreload = false
     private var preloadAddress: UInt64 = 0
-    private var hadInherited = false
+    /// Bit n: the program has the nth of our settings itself.
+    private var present: UInt32 = 0
+    /// DASHFS_UNPATCHED is in it: the next program is to run without the library.
+    private(set) var wantsNothing = false
 
     init(_ base: UnsafeMutableRawPointer, _ size: Int) {
         unsafe self.base = base
         strings = size
     }
-
-    /// DASHFS_UNPATCHED is in it.
-    var wantsNothing: Bool { has.unpatched }
 
     /// What is not used.
     var free: UnsafeMutableRawBufferPointer {
@@ -54,15 +55,17 @@ import CSystem
 
     private mutating func look(_ string: UInt64, _ memory: ProgramMemory) {
         if begins(string, "DASHFS_INHERITED=", memory) { return }
-        if begins(string, "DASHFS_UNPATCHED=", memory) { has.unpatched = true }
-        if begins(string, "DASHFS_SITES=", memory) { has.sites = true }
-        if begins(string, "DASHFS_SOCKET=", memory) { has.socket = true }
-        if begins(string, "DASHFS_PREFIX=", memory) { has.prefix = true }
+        if begins(string, "DASHFS_", memory) {
+            if begins(string, "DASHFS_UNPATCHED=", memory) { wantsNothing = true }
+            var found: UInt32 = 0
+            forEachSetting { number, name, _ in if begins(string, name, memory) { found |= 1 << number } }
+            present |= found
+        }
         if begins(string, "LD_PRELOAD=", memory) {
-            has.preload = true
+            hasPreload = true
             let address = string &+ 11
             if let length = memory.stringLength(address, limit: Int(DASHFS_TEXT_CAPACITY)), names(address, length) {
-                has.ourPreload = true
+                hasOurPreload = true
             } else {
                 preloadAddress = address
                 return
@@ -72,13 +75,34 @@ import CSystem
     }
 
     private func begins(_ string: UInt64, _ name: StaticString, _ memory: ProgramMemory) -> Bool {
-        for index in 0..<name.utf8CodeUnitCount {
+        unsafe begins(string, PathBytes(name.utf8Start, count: name.utf8CodeUnitCount), memory)
+    }
+
+    private func begins(_ string: UInt64, _ name: PathBytes, _ memory: ProgramMemory) -> Bool {
+        guard let text = unsafe name.address else { return false }
+        for index in 0..<name.count {
             let address = string &+ UInt64(index)
             guard index != 0 && address % 4096 != 0 || memory.isReadable(address, 1),
-                let byte = unsafe UnsafePointer<UInt8>(bitPattern: UInt(address)), unsafe byte.pointee == name.utf8Start[index]
+                let byte = unsafe UnsafePointer<UInt8>(bitPattern: UInt(address)), unsafe byte.pointee == Text.byte(text, index)
             else { return false }
         }
         return true
+    }
+
+    /// What `dashfs run` has set: a number, the name with its equals sign, the address of all of it.
+    private func forEachSetting(_ body: (UInt32, PathBytes, UInt64) -> Void) {
+        let settings = Configuration.settings
+        guard let text = unsafe settings.address else { return }
+        var at = 0
+        var number: UInt32 = 0
+        while at < settings.count, number < 32 {
+            var name = at
+            while name < settings.count, unsafe Text.byte(text, name) != 0x3d { name += 1 }
+            unsafe body(number, PathBytes(text + at, count: name + 1 - at), UInt64(UInt(bitPattern: text + at)))
+            while at < settings.count, unsafe Text.byte(text, at) != 0 { at += 1 }
+            at += 1
+            number += 1
+        }
     }
 
     /// Whether the text at `address` has what LD_PRELOAD was when this program began.
@@ -91,17 +115,23 @@ import CSystem
 
     /// Adds of `dashfs run`'s settings those that are missing.
     mutating func keepSettings() {
-        if !has.ourPreload, Configuration.preload.count > 0 { addPreload() }
-        if !has.sites { add("DASHFS_SITES=", Configuration.sites) }
-        if !has.socket { add("DASHFS_SOCKET=", Configuration.socket) }
-        if !has.prefix { add("DASHFS_PREFIX=", Configuration.prefix) }
+        if !hasOurPreload, Configuration.preload.count > 0 { addPreload() }
+        let present = present
+        var missing = InlineArray<32, UInt64>(repeating: 0)
+        var count = 0
+        forEachSetting { number, _, address in
+            guard present & 1 << number == 0 else { return }
+            missing[count] = address
+            count += 1
+        }
+        for index in 0..<count { append(missing[index]) }
     }
 
     private mutating func addPreload() {
         let name: StaticString = "LD_PRELOAD="
         let ours = Configuration.preload
         var rest = PathBytes.none
-        if has.preload, let given = unsafe UnsafePointer<UInt8>(bitPattern: UInt(preloadAddress)) {
+        if hasPreload, let given = unsafe UnsafePointer<UInt8>(bitPattern: UInt(preloadAddress)) {
             var length = 0
             while unsafe given[length] != 0, length < Int(DASHFS_TEXT_CAPACITY) { length += 1 }
             rest = unsafe PathBytes(UnsafeRawPointer(given), count: length)
@@ -115,14 +145,6 @@ import CSystem
             length += 1
             unsafe write(rest, at, &length)
         }
-        unsafe at.storeBytes(of: 0, toByteOffset: length, as: UInt8.self)
-    }
-
-    private mutating func add(_ name: StaticString, _ value: PathBytes) {
-        guard value.count > 0, let at = unsafe take(name.utf8CodeUnitCount + value.count + 1) else { return }
-        var length = 0
-        unsafe write(PathBytes(name.utf8Start, count: name.utf8CodeUnitCount), at, &length)
-        unsafe write(value, at, &length)
         unsafe at.storeBytes(of: 0, toByteOffset: length, as: UInt8.self)
     }
 

@@ -115,6 +115,8 @@ extension Volume {
         var keep: [(type: UInt32, first: UInt64, last: UInt64)] = []
         var previous: Int?
         var next = core.firstLock
+        // Of the owner's locks on the file, those that stay; of those that go, those that count for this session.
+        var (staying, returned) = (0, 0)
         while next != 0 {
             let slot = Int(next) - 1
             let row = lockRow(slot, tx)
@@ -124,6 +126,7 @@ extension Volume {
             let touches = row.first <= (last == .max ? last : last + 1) && (row.last == .max ? row.last : row.last + 1) >= first
             let overlaps = row.first <= last && row.last >= first
             guard mine, overlaps || touches && row.type == type else {
+                if mine { staying += 1 }
                 previous = slot
                 continue
             }
@@ -135,15 +138,14 @@ extension Volume {
                 if row.last > last { keep.append((row.type, last + 1, row.last)) }
             }
             if let previous { try lockRowForWrite(previous, tx).next = following } else { core.firstLock = following }
-            let writable = try lockRowForWrite(slot, tx)
-            writable.cell.zero(0, LockCell.size)
-            tx.givenLocks.append(slot)
-            tx.unlockedInode = core.inode
+            if row.session == owner.session { returned += 1 }
+            try release(row, core, tx)
         }
         if type != 2 { keep.append((type, first, last)) }
         for piece in keep {
-            guard sessions[tx.holder].locks + tx.takenLocks - tx.givenLocks.count < configuration.locksPerSession,
-                let slot = lockPool.candidate(tx.takenLocks)
+            // The second for descriptions, whose locks may have been taken by holders that have gone.
+            guard sessions[tx.holder].locks + tx.takenLocks - returned < configuration.locksPerSession,
+                staying + tx.takenLocks < configuration.locksPerSession, let slot = lockPool.candidate(tx.takenLocks)
             else { throw .errno(Errno.noLocks) }
             tx.takenLocks += 1
             let row = try lockRowForWrite(slot, tx)
@@ -160,6 +162,13 @@ extension Volume {
         }
     }
 
+    /// Frees a row that is in no list any more.
+    private func release(_ row: LockCell, _ core: CoreInode, _ tx: Transaction) throws(Stop) {
+        tx.givenLocks.append(Transaction.GivenLock(slot: row.slot, session: sessionIndex(SessionID(rawValue: row.session)) ?? -1))
+        try lockRowForWrite(row.slot, tx).cell.zero(0, LockCell.size)
+        tx.unlockedInode = core.inode
+    }
+
     /// close(2) of any descriptor of a file releases its process's record locks on it; the last one of a description, the description's.
     /// - Parameter ending: the description that goes.
     func releaseLocks(_ core: CoreInode, session: SessionID, ending: Int?, _ tx: Transaction) throws(Stop) {
@@ -172,9 +181,7 @@ extension Volume {
             let holder = row.holder
             if holder.isDescription ? ending.map({ UInt64($0) == holder.owner }) ?? false : holder.session == session.rawValue {
                 if let previous { try lockRowForWrite(previous, tx).next = following } else { core.firstLock = following }
-                try lockRowForWrite(slot, tx).cell.zero(0, LockCell.size)
-                tx.givenLocks.append(slot)
-                tx.unlockedInode = core.inode
+                try release(row, core, tx)
             } else {
                 previous = slot
             }

@@ -196,10 +196,14 @@ extension Volume {
         for number in tx.dirtied.indices where !dirtySince.contains(tx.dirtied[number]) { becameDirty(tx.dirtied[number]) }
         for number in tx.cleaned.indices { dirtySince[tx.cleaned[number]] = nil }
         for number in tx.givenDescriptions.indices { descriptionPool.give(tx.givenDescriptions[number]) }
-        for number in tx.givenLocks.indices { lockPool.give(tx.givenLocks[number]) }
         if tx.shared >= 0 || tx.unshared.slot >= 0 { indexShares(tx) }
+        if tx.takenLocks != 0 { sessions[tx.holder].locks += tx.takenLocks }
+        for number in tx.givenLocks.indices {
+            lockPool.give(tx.givenLocks[number].slot)
+            // A description's locks may count for another of its holders than the one that releases them.
+            if tx.givenLocks[number].session >= 0 { sessions[tx.givenLocks[number].session].locks -= 1 }
+        }
         if tx.takenDescriptions != tx.givenDescriptions.count { sessions[tx.holder].descriptions += tx.takenDescriptions - tx.givenDescriptions.count }
-        if tx.takenLocks != tx.givenLocks.count { sessions[tx.holder].locks += tx.takenLocks - tx.givenLocks.count }
         if tx.freeBlocks != 0 || tx.freeInodes != 0 || !tx.freed.isEmpty { refreshGroups(tx) }
         for number in tx.freed.indices { holdFreed(tx.freed[number].start, tx.freed[number].count, sequence: journal.openSequence) }
         for number in tx.retired.indices { journal.retire(tx.retired[number].start, tx.retired[number].count) }

@@ -34,6 +34,11 @@
     struct Writeback { var frame: Int, block: UInt64, ordered: Bool }
     struct Drop { var owner: UInt64, first: UInt64, last: UInt64 }
     struct Cursor { var group: Int, block: Int, inodeWord: Int }
+    struct GivenLock {
+        var slot: Int
+        var session: Int
+    }
+
     struct CoreSlot { var inode: UInt64, slot: Int }
 
     static let freshFrame: Int32 = -1
@@ -87,7 +92,8 @@
     /// Inodes whose data is to be pushed out.
     var flushes = List<UInt64>()
     var givenDescriptions = List<Int>()
-    var givenLocks = List<Int>()
+    /// Rows of locks, and the indexes of the sessions that they count for (-1: one that has gone).
+    var givenLocks = List<GivenLock>()
     /// Rows of shares (`Sharing.swift`) that came and went, -1: none; the latter with its hash.
     var shared = -1
     var unshared = (slot: -1, hash: UInt64(0))
