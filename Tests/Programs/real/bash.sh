@@ -91,7 +91,7 @@ value=kept
 same "a subshell's variable and directory" "$value ${PWD##*/} $(cat in-subshell)" "kept bash changed"
 coproc { while read -r line; do echo "<$line>"; done <lines; read -r line; echo "$line" >from-coprocess; }
 coprocess=$COPROC_PID
-read -r line <&"${COPROC[0]}"
+read -r -t 60 line <&"${COPROC[0]}" || fail "a coprocess says nothing"
 echo "$line" >&"${COPROC[1]}"
 wait "$coprocess"
 same "a coprocess that reads and writes files" "$(cat from-coprocess)" "<1>"
