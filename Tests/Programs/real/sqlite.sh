@@ -60,7 +60,8 @@ for journal in DELETE WAL; do
     STARTED+=($process)
     exec 8>"$K/commands-$journal"
     echo "PRAGMA cache_size=5; PRAGMA cache_spill=1; BEGIN IMMEDIATE; UPDATE account SET balance = 0, filler = filler || filler; DELETE FROM note; SELECT 'deep in it';" >&8
-    until_true "$journal: a transaction" "$process" grep -q 'deep in it' "$K/answers-$journal"
+    until_true "$journal: a transaction" "$process" grep -q -i -e 'deep in it' -e error "$K/answers-$journal"
+    same "$journal: what a transaction says" "$(cat "$K/answers-$journal")" "deep in it"
     kill -9 "$process"
     wait "$process" 2>/dev/null
     exec 8>&-
