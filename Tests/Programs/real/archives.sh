@@ -5,7 +5,7 @@ cd "$T" || fail "cannot enter $T"
 build() { # build DIR: a tree with most of what a tree can have
     local i long
     mkdir -p "$1/empty" "$1/a/b/c/d/e/f" "$1/many" && cd "$1" || return 1
-    for i in $(seq 1 120); do head -c $((i * 37)) /usr/bin/bash | tail -c $((i * 29)) >"many/f$i"; done
+    for i in $(seq 1 40); do head -c $((i * 999)) /usr/bin/bash | tail -c $((i * 777)) >"many/f$i"; done
     seq 1 200000 >numbers
     cp /usr/bin/bash a/b/program
     : >none
