@@ -19,8 +19,8 @@ build() { # build DIR: a tree with most of what a tree can have
     echo 1 >"$long" && echo 2 >"with space" && echo 3 >$'new\nline' && echo 4 >-rf && echo 5 >$'caf\xc3\xa9' && echo 6 >$'\xff\xfe' \
         && echo 7 >'*?[a]' && echo 8 >'a\b"c'"'d" && echo 9 >.hidden && echo 10 >'~' && echo 11 >a/b/c/d/e/f/deep
     mkfifo pipe
-    chmod 600 many/f1 && chmod 4755 many/f2 && chmod 2711 many/f3 && chmod 444 many/f4 && chmod 000 many/f5 && chmod 1777 empty && chmod 2750 a/b
-    [ "$(id -u)" != 0 ] || { chown 1000:100 many/f6 && chown -h 1:2 link && chown 7:7 empty; }
+    chmod 600 many/f1 && chmod 4755 many/f2 && chmod 2711 many/f3 && chmod 444 many/f4 && chmod 1777 empty && chmod 2750 a/b
+    [ "$(id -u)" != 0 ] || { chmod 000 many/f5 && chown 1000:100 many/f6 && chown -h 1:2 link && chown 7:7 empty; }
     touch -d '1971-02-03 04:05:06.123456789' many/f7 && touch -d '2037-12-31 23:59:59' many/f8 && touch -h -d '2001-01-01' dangling
     touch -d '2011-11-11 11:11:11.5' a/b/c && touch -d '2012-12-12' empty
     cd "$T"
