@@ -6,10 +6,12 @@ BUILT = .build/$(CONFIG)
 PACKAGES = liburing-dev pkg-config gcc g++ libc6-dev binutils linux-libc-dev strace valgrind fio sqlite3 libsqlite3-dev python3 \
 	tar gzip bzip2 xz-utils diffutils findutils patch
 NVME_PACKAGES = qemu-system-x86 busybox-static cpio kmod e2fsprogs util-linux procps sqlite3 python3 xz-utils gcc libc6-dev linux-libc-dev
+PROGRAM_PACKAGES = bash coreutils findutils diffutils util-linux procps tar gzip bzip2 xz-utils cpio rsync zip unzip make gcc libc6-dev binutils git sqlite3 \
+	python3 python3-venv libpython3.11-testsuite postgresql-15 redis-server libleveldb-dev librocksdb-dev fio libaio1 vim nano
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # install-missing PACKAGES: those of Debian's packages that are not here yet
 define install-missing
@@ -27,6 +29,13 @@ deps: ## what the build and the tests need from Debian, if it is missing
 deps-nvme: ## what test-nvme and bench-nvme need from Debian besides, if it is missing
 	$(call install-missing,$(NVME_PACKAGES))
 
+.PHONY: deps-programs
+deps-programs: ## what test-programs needs from Debian besides, if it is missing: no database is made, and zlib's sources come to .build
+	@[ -e /etc/postgresql-common/createcluster.conf ] || { SUDO=; [ "$$(id -u)" = 0 ] || SUDO=sudo; $$SUDO mkdir -p /etc/postgresql-common; \
+	echo 'create_main_cluster = false' | $$SUDO tee /etc/postgresql-common/createcluster.conf >/dev/null; }
+	$(call install-missing,$(PROGRAM_PACKAGES))
+	Tests/Programs/real/sources .build/programs zlib
+
 .PHONY: build
 build: deps ## everything, optimised
 	swift build -c $(CONFIG)
@@ -40,6 +49,10 @@ test: build deps-nvme ## every test
 .PHONY: test-nvme
 test-nvme: build deps-nvme ## of them, those of NVMe disks and VFIO in an emulated machine
 	DASHFS=$(BUILT)/dashfs Tests/Guest/run
+
+.PHONY: test-programs
+test-programs: build deps-programs ## real programs on DashFS, each with its own verdict
+	DASHFS=$(BUILT)/dashfs Tests/Programs/real/run
 
 .PHONY: demo
 demo: build ## real programs on a volume, a killed server, and what is left of it

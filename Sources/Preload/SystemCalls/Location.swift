@@ -68,8 +68,9 @@ let currentDirectory: Int64 = -100
             if length == 0, !allowsEmpty { return .error(ErrorNumber.noEntry) }
             return unsafe relative(PathBytes(text, count: length), directory)
         }
-        if isCurrent, first != 0 { return unsafe belowKernelDirectory(text, address, memory) }
-        return .kernel
+        if !isCurrent, Descriptors.isOwn(directory) { return .error(ErrorNumber.badDescriptor) }
+        if first == 0 { return .kernel }
+        return unsafe isCurrent ? belowKernelDirectory(text, address, memory) : belowKernelDescriptor(directory, text, address, memory)
     }
 
     /// The file that a descriptor of ours is.
@@ -180,9 +181,46 @@ let currentDirectory: Int64 = -100
         guard let length = memory.stringLength(address, limit: Int(DASHFS_TEXT_CAPACITY)), length <= Layout.pathLimit,
             let scratch = Scratch()
         else { return .kernel }
-        // The directory's path, a slash, the path; what is found in it is a suffix of the program's own text.
         let getcwd = SystemCallNumber.getcwd.rawValue
         let present = Int(dashfs_raw_syscall3(getcwd, Int64(bitPattern: scratch.address), Int64(DASHFS_TEXT_CAPACITY), 0)) - 1
+        return unsafe below(scratch, present, text, length)
+    }
+
+    /// A path from a directory of the kernel's by its descriptor, as careful programs walk: ours if that is above the prefix, or if ".." leads there. Where the directory is is asked
+    /// of /proc only for a path that has the last of the prefix's names in it.
+    private static func belowKernelDescriptor(_ directory: Int64, _ text: UnsafeRawPointer, _ address: UInt64, _ memory: ProgramMemory) -> Location {
+        guard let length = memory.stringLength(address, limit: Int(DASHFS_TEXT_CAPACITY)), length <= Layout.pathLimit, unsafe namesPrefix(text, length),
+            directory >= 0, let scratch = Scratch()
+        else { return .kernel }
+        let folder: StaticString = "/proc/self/fd/"
+        let name = unsafe scratch.base + Int(DASHFS_TEXT_CAPACITY)
+        unsafe dashfs_copy(name, folder.utf8Start, folder.utf8CodeUnitCount)
+        let digits = unsafe Text.write(number: UInt64(directory), to: name + folder.utf8CodeUnitCount)
+        unsafe name.storeBytes(of: 0, toByteOffset: folder.utf8CodeUnitCount + digits, as: UInt8.self)
+        let present = Int(
+            dashfs_raw_syscall3(
+                SystemCallNumber.readlink.rawValue, Int64(Int(bitPattern: name)), Int64(bitPattern: scratch.address), Int64(DASHFS_TEXT_CAPACITY) - 1))
+        return unsafe below(scratch, present, text, length)
+    }
+
+    /// Whether one of the path's names is the prefix's last.
+    private static func namesPrefix(_ text: UnsafeRawPointer, _ length: Int) -> Bool {
+        guard let prefix = unsafe Configuration.prefix.address else { return false }
+        let start = Configuration.prefixParent.count + 1
+        let size = Configuration.prefix.count - start
+        var at = 0
+        while at + size <= length {
+            let end = at + size
+            if unsafe Text.equal(text + at, prefix + start, size), unsafe end == length || Text.byte(text, end) == Text.slash { return true }
+            while at < length, unsafe Text.byte(text, at) != Text.slash { at += 1 }
+            while at < length, unsafe Text.byte(text, at) == Text.slash { at += 1 }
+        }
+        return false
+    }
+
+    /// The path from a directory whose own path, of `present` bytes, is in the scratch block.
+    private static func below(_ scratch: borrowing Scratch, _ present: Int, _ text: UnsafeRawPointer, _ length: Int) -> Location {
+        // The directory's path, a slash, the path; what is found in it is a suffix of the program's own text.
         guard present > 0, unsafe Text.byte(scratch.base, 0) == Text.slash else { return .kernel }
         unsafe scratch.base.storeBytes(of: Text.slash, toByteOffset: present, as: UInt8.self)
         unsafe dashfs_copy(scratch.base + present + 1, text, length)

@@ -23,7 +23,8 @@ extension Volume {
         let status = unsafe Bytes(buffer, count: Volume.statusSize, writable: true)
         let core = core(file.number, tx)
         let size = core?.size ?? file.size
-        status.set(0, superblock.uuid.0)
+        // Programs take it apart as Linux's 32-bit dev_t.
+        status.set(0, (superblock.uuid.0 ^ superblock.uuid.0 >> 32) & 0x7FFF_FFFF)
         status.set(8, file.number)
         status.set(16, UInt64(file.links))
         status.set(24, UInt32(file.mode))

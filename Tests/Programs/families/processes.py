@@ -261,3 +261,11 @@ say("a directory anew", os.listdir(os.open(f"/proc/self/fd/{os.open('moved', os.
 say("exclusively", errno_of(os.open, f"/proc/self/fd/{again}", os.O_CREAT | os.O_EXCL | os.O_RDWR))
 say("a link itself", errno_of(os.open, f"/proc/self/fd/{os.open('link', os.O_PATH | os.O_NOFOLLOW)}", os.O_RDONLY))
 say("truncated", os.open(f"/proc/self/fd/{again}", os.O_RDWR | os.O_TRUNC) > 0 and os.stat("out").st_size)
+
+# From a directory above, name by name.
+target = os.path.dirname(top)
+above = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY)
+there = os.open(os.path.basename(target), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+say("walked", os.path.samestat(os.fstat(there), os.stat(target)), )
+say("seen from above", os.path.samestat(os.stat(os.path.basename(target), dir_fd=above, follow_symlinks=False), os.stat(target)))
+say("and below", os.path.samestat(os.stat(f"{os.path.basename(target)}/{os.path.basename(top)}", dir_fd=above), os.stat(top)))

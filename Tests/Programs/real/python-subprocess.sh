@@ -1,0 +1,5 @@
+# Python's own tests of processes that inherit files.
+. "$(dirname "$0")/lib.sh"
+. "$HERE/python-lib.sh"
+python_tests test_subprocess
+finish
