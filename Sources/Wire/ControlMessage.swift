@@ -4,7 +4,8 @@ import CSystem
 ///
 ///     0  UInt32 magic    4  UInt16 version   6  UInt16 kind    8  Int32 status (0, or a negated errno)
 ///     12 UInt32 session  16 UInt64 epoch    24  UInt32 channel 28  UInt32 arena bytes
-///     32 UInt32 payload bytes that follow the 64                36...63  0
+///     32 UInt32 payload bytes that follow the 64                36       0
+///     40 UInt64 inode                                           48...63  0
 public struct ControlMessage: Sendable {
     public enum Kind {
         /// First from the client. Its payload is where the client sees the volume's root ("/dash"), at most 255 bytes, or nothing where the volume is all
@@ -14,6 +15,9 @@ public struct ControlMessage: Sendable {
         public static let addChannel: UInt16 = 2
         /// Counters and histograms; the answer carries JSON as its payload. Allowed before hello.
         public static let statistics: UInt16 = 3
+        /// The memory of the file with this inode, which the session has just mapped by `WireOpcode.map`. Answered with its descriptor: for reading and
+        /// writing, or for reading only, as that map said.
+        public static let map: UInt16 = 8
     }
 
     /// "DASH", little-endian.
@@ -30,6 +34,7 @@ public struct ControlMessage: Sendable {
     public var channel: UInt32 = 0
     public var arenaBytes: UInt32 = 0
     public var payloadBytes: UInt32 = 0
+    public var inode: UInt64 = 0
 
     public init(_ kind: UInt16) { self.kind = kind }
 
@@ -45,6 +50,7 @@ public struct ControlMessage: Sendable {
         channel = unsafe packet.loadUnaligned(fromByteOffset: 24, as: UInt32.self)
         arenaBytes = unsafe packet.loadUnaligned(fromByteOffset: 28, as: UInt32.self)
         payloadBytes = unsafe packet.loadUnaligned(fromByteOffset: 32, as: UInt32.self)
+        inode = unsafe packet.loadUnaligned(fromByteOffset: 40, as: UInt64.self)
     }
 
     /// - Precondition: `packet` has at least 64 bytes.
@@ -60,5 +66,6 @@ public struct ControlMessage: Sendable {
         unsafe packet.storeBytes(of: channel, toByteOffset: 24, as: UInt32.self)
         unsafe packet.storeBytes(of: arenaBytes, toByteOffset: 28, as: UInt32.self)
         unsafe packet.storeBytes(of: payloadBytes, toByteOffset: 32, as: UInt32.self)
+        unsafe packet.storeBytes(of: inode, toByteOffset: 40, as: UInt64.self)
     }
 }

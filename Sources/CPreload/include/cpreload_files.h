@@ -16,6 +16,14 @@ enum {
     DASHFS_BORROWERS = 8,
     DASHFS_SCRATCH_BLOCKS = 32,
     DASHFS_SCRATCH_BYTES = 16384,
+    /// Maps of files that a process may have; the kernel's own limit is 65,530 maps of everything.
+    DASHFS_MAP_LIMIT = 16384,
+};
+
+/// Memory [start, end) that a file has been mapped to, from byte `offset` of it on. `state`: 0 free, 1 being filled in, 2 valid.
+struct dashfs_map {
+    uint64_t start, end, inode, offset;
+    uint32_t state, is_shared;
 };
 
 /// An open description as this process knows it. `references` is the only word that changes while it is used.
@@ -40,6 +48,7 @@ struct dashfs_borrower {
 extern __attribute__((visibility("hidden"))) struct dashfs_borrower dashfs_borrowers[DASHFS_BORROWERS];
 extern __attribute__((visibility("hidden"))) uint32_t dashfs_entries[DASHFS_DESCRIPTOR_LIMIT + 1];
 extern __attribute__((visibility("hidden"))) struct dashfs_description dashfs_descriptions[DASHFS_DESCRIPTION_LIMIT];
+extern __attribute__((visibility("hidden"))) struct dashfs_map dashfs_maps[DASHFS_MAP_LIMIT];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];
@@ -55,6 +64,8 @@ static inline struct dashfs_description *_Nonnull dashfs_description_at(uint32_t
 static inline struct dashfs_borrower *_Nonnull dashfs_borrower_at(uint32_t index) {
     return &dashfs_borrowers[index % DASHFS_BORROWERS];
 }
+static inline struct dashfs_map *_Nonnull dashfs_map_at(uint32_t index) { return &dashfs_maps[index % DASHFS_MAP_LIMIT]; }
+static inline uint32_t *_Nonnull dashfs_map_state(struct dashfs_map *_Nonnull map) { return &map->state; }
 static inline uint8_t *_Nonnull dashfs_borrower_text(struct dashfs_borrower *_Nonnull borrower) { return borrower->text; }
 static inline uint8_t *_Nonnull dashfs_prefix_text(void) { return dashfs_prefix_bytes; }
 static inline uint8_t *_Nonnull dashfs_socket_text(void) { return dashfs_socket_bytes; }

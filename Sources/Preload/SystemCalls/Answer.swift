@@ -77,10 +77,10 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
         if result >= 0, !Connection.isBorrowed { Connection.identityHasChanged() }
         return result
 
-    // Maps of files come later; until then nobody shall think to have one.
-    case .mmap:
-        let anonymous: Int64 = 0x20
-        return refuse(frame.argument3 & anonymous == 0 && Descriptors.isFile(frame.argument4), 19)
+    case .mmap: return Maps.map(frame)
+    case .munmap: return Maps.unmap(frame)
+    case .mremap: return Maps.remap(frame)
+    case .msync: return Maps.sync(frame)
 
     case .sync:
         if let session = Connection.existing, let channel = session.acquire() {

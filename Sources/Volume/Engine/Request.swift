@@ -63,6 +63,11 @@ public enum Opcode: UInt8, Sendable, CaseIterable {
     case copyRange
     /// `handle`: an open directory. Fills `buffer` with its path from the root, without a terminator. Result: bytes.
     case directoryPath
+    /// mmap: `handle`, `offset`, `length`, `flags` = MAP_SHARED 1, PROT_WRITE 2. info0: inode, info1: 1 where the map may be stored into, info2: size. Then
+    /// `Volume.takeMap` gives the memory, once.
+    case map
+    /// msync: `argument` = an inode. What programs have stored into its maps is durable; nothing where it has none.
+    case syncMap
 }
 
 public struct AttributeChange: Sendable {

@@ -34,6 +34,8 @@ extension Volume {
         case .setflags: return try setStatusFlags(request, tx)
         case .copyRange: return try copyRange(request, progress, tx)
         case .directoryPath: return try directoryPath(request, progress, tx)
+        case .map: return try map(request, progress, tx)
+        case .syncMap: return try syncMap(request, progress, tx)
         }
     }
 }
