@@ -426,9 +426,7 @@ package struct VolumeWorkload {
         case .map(let slot, let write):
             let (result, memory) = volume.map(handles[slot] ?? -1, write: write)
             if let memory, let handle = model.handles[slot] {
-                let node = handle.node
-                // A shared map of what is open for writing may become writable.
-                maps[node] = (memory, handle.writable || maps[node]?.isWritable ?? false)
+                maps[handle.node] = (memory, write || maps[handle.node]?.isWritable ?? false)
             }
             return (result, [])
         case .store(let node, let offset, let count, let seed):

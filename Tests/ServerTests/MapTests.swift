@@ -20,7 +20,7 @@ import Wire
         }
 
         func open(_ name: String, _ flags: UInt32) -> Int32 {
-            unsafe Array(name.utf8).withUnsafeBytes { Int32(truncatingIfNeeded: channel.open(Place(PathBytes($0)), flags: flags, mode: 0o666).result) }
+            unsafe Array(name.utf8).withUnsafeBytes { Int32(truncatingIfNeeded: unsafe channel.open(Place(PathBytes($0)), flags: flags, mode: 0o666).result) }
         }
 
         func write(_ handle: Int32, _ bytes: [UInt8], at offset: Int64) -> Int64 {
@@ -40,7 +40,7 @@ import Wire
         }
 
         func unlink(_ name: String) -> Int64 {
-            unsafe Array(name.utf8).withUnsafeBytes { channel.unlink(Place(PathBytes($0))).result }
+            unsafe Array(name.utf8).withUnsafeBytes { unsafe channel.unlink(Place(PathBytes($0))).result }
         }
 
         func leave() {
@@ -88,7 +88,7 @@ import Wire
         let (file, reads) = (client.open("/f", 0o102), client.open("/f", 0))
         #expect(client.write(file, content, at: 0) == 20_000)
         #expect(client.map(reads, flags: 3) == -EACCES)
-        for (handle, flags) in [(reads, UInt32(1)), (file, 0), (file, 2)] {
+        for (handle, flags) in [(reads, UInt32(1)), (file, 1), (file, 0), (file, 2)] {
             let memory = client.map(handle, flags: flags)
             #expect(memory >= 0 && store(memory, [1], at: 0) == -Int(EBADF) && dashfs_sys_ftruncate(memory, 0) == -Int(EINVAL))
             #expect(dashfs_sys_call(9, 0, 4096, 3, 1, Int(memory), 0) == -Int(EACCES))
@@ -166,7 +166,7 @@ import Wire
         #expect(first.write(file, content, at: 0) == 20_000)
         let memory = first.map(file)
         let page = dashfs_sys_call(9, 0, 4096, 3, 1, Int(memory), 4096)
-        let address = try #require(unsafe UnsafeMutableRawPointer(bitPattern: page))
+        let address = unsafe try #require(UnsafeMutableRawPointer(bitPattern: page))
         _ = dashfs_sys_close(memory)
         first.leave()
         // Its session and its descriptors are gone. What is stored is read by others.

@@ -127,7 +127,7 @@ import Volume
         let (reads, writes) = (volume.open("/f"), volume.open("/f", 1))
         #expect(volume.map(reads).result == -13 && volume.map(writes).result == -13 && volume.map(writes, shared: false, write: false).result == -13)
         let inode = volume.status("/f").status.inode
-        for (handle, shared, write, isWritable) in [(reads, true, false, false), (both, false, true, false), (reads, false, true, false), (both, true, false, true), (both, true, true, true)] {
+        for (handle, shared, write, isWritable) in [(reads, true, false, false), (both, false, true, false), (reads, false, true, false), (both, true, false, false), (both, true, true, true)] {
             let answer = volume.run(.map) {
                 $0.handle = Int32(handle)
                 $0.offset = 0

@@ -20,10 +20,11 @@ enum {
     DASHFS_MAP_LIMIT = 16384,
 };
 
-/// Memory [start, end) that a file has been mapped to, from byte `offset` of it on. `state`: 0 free, 1 being filled in, 2 valid.
+/// Memory [start, end) that a file has been mapped to, from byte `offset` of it on. `state`: 0 free, 1 being filled in, 2 valid. `description`: the index, + 1, of
+/// the open file by which it may become writable, kept open for that.
 struct dashfs_map {
     uint64_t start, end, inode, offset;
-    uint32_t state, is_shared;
+    uint32_t state, is_shared, description, unused;
 };
 
 /// An open description as this process knows it. `references` is the only word that changes while it is used.

@@ -80,6 +80,7 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .mmap: return Maps.map(frame)
     case .munmap: return Maps.unmap(frame)
     case .mremap: return Maps.remap(frame)
+    case .mprotect, .pkey_mprotect: return Maps.protect(frame)
     case .msync: return Maps.sync(frame)
 
     case .sync:

@@ -28,8 +28,8 @@ extension Volume {
         let first = UInt64(request.offset) / Volume.pageSize
         let (last, overflow) = UInt64(request.offset).addingReportingOverflow(request.length)
         guard !overflow, last <= UInt64(Int64.max) else { throw .errno(Errno.overflow) }
-        // As the kernel: what may be written by the description may be, or become, writable in the map.
-        let isWritable = isShared && description.isWritable
+        // A map that is not to be written costs no search for stores. One that is to become so is mapped anew.
+        let isWritable = isShared && request.flags & MapFlag.write != 0
         if isWritable && isReadOnly { throw .errno(Errno.readOnly) }
         try requireUntouched(file.number, tx)
         if progress.phase == 0 {
