@@ -224,20 +224,22 @@ extension Channel {
         return call(&request, secondLine: true)
     }
 
-    /// More of a file that is mapped is to be there.
-    public func mapMore(inode: UInt64, offset: Int64, length: UInt64) -> Int64 {
+    /// Bytes of a file that is mapped: `more` of it is to be there; or a map that was for writing is gone.
+    public func changeMap(inode: UInt64, offset: Int64, length: UInt64, more: Bool) -> Int64 {
         var request = WireRequest(.map)
         request.argument = inode
         request.offset = offset
         request.length = length
-        request.flags = 4
+        request.flags = more ? 4 : 8
         return call(&request, secondLine: true).result
     }
 
-    /// msync(2): what programs have stored into maps of the inode is durable.
-    public func syncMap(inode: UInt64) -> Int64 {
+    /// msync(2): what programs have stored into maps of these bytes of the inode is durable.
+    public func syncMap(inode: UInt64, offset: Int64, length: UInt64) -> Int64 {
         var request = WireRequest(.syncMap)
         request.argument = inode
+        request.offset = offset
+        request.length = length
         return call(&request, secondLine: true).result
     }
 

@@ -195,7 +195,12 @@ import CSystem
         let sent = Session.send(ask, socket: socket)
         if sent < 0 { return sent }
         do throws(ErrorCode) {
-            return Int64(try Session.receive(socket: socket, kind: ControlMessage.Kind.map, descriptors: 1).1.0)
+            while true {
+                let (answer, descriptors) = try Session.receive(socket: socket, kind: ControlMessage.Kind.map, descriptors: 1)
+                if answer.inode == inode { return Int64(descriptors.0) }
+                // Of an earlier one, whose asking has been given up.
+                _ = dashfs_sys_close(descriptors.0)
+            }
         } catch {
             return -Int64(error.number)
         }

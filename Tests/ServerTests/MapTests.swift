@@ -73,7 +73,8 @@ import Wire
         #expect(bytes(second, 3, at: 9000) == [1, 2, 3] && other.read(same, 3, at: 9000) == [1, 2, 3])
         #expect(other.write(same, [9], at: 9001) == 1 && bytes(memory, 3, at: 9000) == [1, 9, 3])
         #expect(other.channel.truncate(same, size: 5000) == 0 && bytes(memory, 20_480, at: 0).count == 8192)
-        #expect(one.channel.syncMap(inode: 1 << 40) == 0 && one.channel.fsync(file) == 0)
+        #expect(one.channel.syncMap(inode: 1 << 40, offset: 0, length: 1) == 0 && one.channel.fsync(file) == 0)
+        #expect(one.channel.syncMap(inode: 1 << 40, offset: -1, length: 1) == -Int64(EINVAL))
         for descriptor in [memory, second] { _ = dashfs_sys_close(descriptor) }
         one.leave()
         other.leave()
@@ -151,7 +152,7 @@ import Wire
         let memory = one.session.takeMap(inode: made.info0)
         #expect(memory >= 0 && one.session.takeMap(inode: made.info0) == -Int64(ENOENT))
         // More of it may be asked for by anyone who knows it; it gives nobody anything.
-        #expect(other.channel.mapMore(inode: made.info0, offset: 0, length: 20_000) == 0 && other.session.takeMap(inode: made.info0) == -Int64(ENOENT))
+        #expect(other.channel.changeMap(inode: made.info0, offset: 0, length: 20_000, more: true) == 0 && other.session.takeMap(inode: made.info0) == -Int64(ENOENT))
         _ = dashfs_sys_close(Int32(truncatingIfNeeded: memory))
         one.leave()
         other.leave()

@@ -56,7 +56,23 @@ import Volume
         try stored(2, "fdatasync") { volume.fsync(file, dataOnly: true) }
         try stored(3, "sync") { volume.run(.sync).result }
         #expect(volume.close(file) == 0)
-        try stored(4, "msync without a descriptor") { volume.run(.syncMap) { $0.argument = inode }.result }
+        func change(_ opcode: Opcode, _ flags: UInt32, _ offset: Int64) -> Int64 {
+            volume.run(opcode) {
+                $0.argument = inode
+                $0.flags = flags
+                $0.offset = offset
+                $0.length = 4096
+            }.result
+        }
+        try stored(4, "msync without a descriptor") { change(.syncMap, 0, 8192) }
+        // A range is what was asked for, and munmap brings it into the volume.
+        memory.store([8], at: 20)
+        #expect(change(.syncMap, 0, 8192) == 0)
+        #expect(try content(volume, "/f", 21)[20] == UInt8(truncatingIfNeeded: 20 * 7))
+        let before = volume.status("/f")
+        #expect(change(.map, 8, 0) == 0 && volume.status("/f").status == before.status)
+        #expect(change(.syncMap, 0, 8192) == 0)
+        #expect(try content(volume, "/f", 21)[20] == 8)
         try stored(5, "the commit interval") {
             for _ in 0..<12 {
                 volume.monotonic += 500_000_000

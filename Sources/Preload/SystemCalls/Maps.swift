@@ -141,7 +141,7 @@ enum Maps {
         let (session, error) = Connection.session()
         guard let session, let channel = session.acquire() else { return error < 0 ? error : -ErrorNumber.io }
         defer { session.release(channel) }
-        return channel.mapMore(inode: row.inode, offset: Int64(bitPattern: row.offset & ~(1 << 63)), length: length)
+        return channel.changeMap(inode: row.inode, offset: Int64(bitPattern: row.offset & ~(1 << 63)), length: length, more: true)
     }
 
     /// mprotect(2), pkey_mprotect(2): shared maps that have not been for writing become so where the kernel says that they are not.
@@ -198,15 +198,14 @@ enum Maps {
         guard result == 0, frame.argument2 & synchronous != 0 else { return result }
         let start = UInt64(bitPattern: frame.argument0)
         let end = start &+ UInt64(bitPattern: frame.argument1)
-        var last: UInt64 = 0
         for index in 0..<(unsafe used) {
             let row = unsafe dashfs_map_at(index)
             guard unsafe dashfs_load32_acquire(dashfs_map_state(row)) == 2 else { continue }
             let map = unsafe row.pointee
-            guard map.is_shared != 0, map.start < end, start < map.end, map.inode != last else { continue }
-            last = map.inode
+            guard map.is_shared != 0, map.start < end, start < map.end else { continue }
             guard let session = Connection.session().session, let channel = session.acquire() else { return -ErrorNumber.io }
-            let synced = channel.syncMap(inode: last)
+            let (from, to) = (max(map.start, start), min(map.end, end))
+            let synced = channel.syncMap(inode: map.inode, offset: Int64(bitPattern: map.offset &+ (from &- map.start)), length: to &- from)
             session.release(channel)
             if synced < 0 { return synced }
         }
@@ -259,6 +258,7 @@ enum Maps {
             guard unsafe dashfs_load32_acquire(dashfs_map_state(row)) == 2 else { continue }
             let map = unsafe row.pointee
             guard map.start < end, start < map.end else { continue }
+            if map.is_shared != 0 && map.description == 0 { tell(map, from: max(map.start, start), to: min(map.end, end)) }
             if start <= map.start && map.end <= end {
                 guard unsafe dashfs_swap32_if(dashfs_map_state(row), 2, 1) else { continue }
                 unsafe row.pointee.description = 0
@@ -273,6 +273,14 @@ enum Maps {
                 unsafe split(row, map, start, end)
             }
         }
+    }
+
+    /// The server looks for what has been stored there now rather than later: the file's time is that of the munmap. A forked child that has no connection makes
+    /// none for it.
+    private static func tell(_ map: dashfs_map, from: UInt64, to: UInt64) {
+        guard let session = Connection.existing, let channel = session.acquire() else { return }
+        _ = channel.changeMap(inode: map.inode, offset: Int64(bitPattern: map.offset &+ (from &- map.start)), length: to &- from, more: false)
+        session.release(channel)
     }
 
     /// What loses its middle becomes two. Where there is no entry for the second it stays one, and cannot become writable: nothing is mapped over what may lie between.

@@ -4,10 +4,10 @@ extension Volume {
     private static let compareStep = 256
     private static let passStep = 65_536
 
-    /// One step. True: nothing is left of what there was when the pass began; `Progress.absorbed` says where it is.
+    /// One step. True: nothing is left of what there was in pages `range` when the pass began; `Progress.absorbed` says where it is.
     ///
     /// A page is copied once, and the copy is what is compared and written: a program may store into it meanwhile, and the next pass finds that.
-    func absorb(_ number: UInt64, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Bool {
+    func absorb(_ number: UInt64, within range: Range<UInt64> = 0..<UInt64.max, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Bool {
         guard !isReadOnly, let mapped = mappedFiles[number], mapped.isWritable, !mapped.isBroken else {
             tx.nextProgress.absorbed = .max
             return true
@@ -16,8 +16,8 @@ extension Volume {
         tx.isAbsorbing = true
         let buffer = unsafe mapBuffer
         let size = liveSize(try inode(number, tx), tx)
-        let end = min(Volume.pages(size), UInt64(mapped.sums.count))
-        var page = progress.absorbed
+        let end = min(Volume.pages(size), UInt64(mapped.sums.count), range.upperBound)
+        var page = max(progress.absorbed, range.lowerBound)
         var (compared, passed, taken) = (0, 0, 0)
         // Up to here the memory has never been touched.
         var untouched: UInt64 = 0
@@ -45,6 +45,36 @@ extension Volume {
         }
         tx.nextProgress.absorbed = page >= end ? .max : page
         return page >= end
+    }
+
+    /// The pages that bytes [offset, offset + length) of a file lie in.
+    static func pages(of request: Request) throws(Stop) -> Range<UInt64> {
+        let (last, overflow) = UInt64(bitPattern: request.offset).addingReportingOverflow(request.length)
+        guard request.offset >= 0, !overflow, last <= UInt64(Int64.max) else { throw .errno(Errno.invalid) }
+        return UInt64(request.offset) / pageSize..<pages(last)
+    }
+
+    /// munmap(2) of a map that was for writing: what was stored there is the file's from now on, and its time is that.
+    func released(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        let range = try Volume.pages(of: request)
+        guard mappedFiles[request.argument] != nil else { return Outcome(0) }
+        if progress.absorbed != .max {
+            _ = try absorb(request.argument, within: range, progress, tx)
+            return .more
+        }
+        nextMapCheck = 0
+        return Outcome(0)
+    }
+
+    /// msync(2) of a map of this inode, whose descriptor may have been closed long ago.
+    func syncMap(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        let range = try Volume.pages(of: request)
+        guard mappedFiles[request.argument] != nil else { return Outcome(0) }
+        if progress.absorbed != .max {
+            _ = try absorb(request.argument, within: range, progress, tx)
+            return .more
+        }
+        return try syncStep(request.argument, dataOnly: true, progress, tx)
     }
 
     /// The lowest mapped file at or after `number` that programs may have stored into.

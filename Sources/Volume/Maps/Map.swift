@@ -8,6 +8,8 @@ enum MapFlag {
     static let write: UInt32 = 2
     /// mremap: more of a file that is mapped already, named by its inode; nothing is granted.
     static let more: UInt32 = 4
+    /// munmap: of such a file.
+    static let released: UInt32 = 8
 }
 
 extension Volume {
@@ -16,6 +18,7 @@ extension Volume {
     /// - Returns: 0. info0: the inode, which names the memory; info1: 1 where it may be stored into; info2: the size of the file.
     func map(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         if request.flags == MapFlag.more { return try mapMore(request, progress, tx) }
+        if request.flags == MapFlag.released { return try released(request, progress, tx) }
         let description = try openDescription(request.handle, request.session, tx)
         guard description.flags & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
         // Between two steps the handle may be closed, and be another file's.
@@ -73,16 +76,15 @@ extension Volume {
 
     /// The bytes get no one who has none: they go where others have them mapped.
     private func mapMore(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
-        let (last, overflow) = UInt64(bitPattern: request.offset).addingReportingOverflow(request.length)
-        guard request.offset >= 0, request.length > 0, !overflow, last <= UInt64(Int64.max) else { throw .errno(Errno.invalid) }
+        let range = try Volume.pages(of: request)
         guard let mapped = mappedFiles[request.argument] else { return Outcome(0) }
         if mapped.isBroken { throw .errno(Errno.io) }
         try requireUntouched(mapped.inode, tx)
         let file = try inode(mapped.inode, tx)
         let size = liveSize(file, tx)
-        let (first, end) = (UInt64(request.offset) / Volume.pageSize, min(Volume.pages(last), Volume.pages(size)))
+        let (first, end) = (range.lowerBound, min(range.upperBound, Volume.pages(size)))
         if progress.phase == 0 {
-            mapped.want(first, Volume.pages(last))
+            mapped.want(first, range.upperBound)
             tx.nextProgress.mapped = mapped.inode
             var here = progress
             here.done = max(first, progress.done)

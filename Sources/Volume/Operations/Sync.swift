@@ -78,12 +78,6 @@ extension Volume {
         return Outcome(-Int64(progress.failure))
     }
 
-    /// msync(2) of a map of this inode, whose descriptor may have been closed long ago.
-    func syncMap(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
-        guard mappedFiles[request.argument] != nil else { return Outcome(0) }
-        return try syncStep(request.argument, dataOnly: true, progress, tx)
-    }
-
     /// Begins an orderly end: everything reaches the device and the superblock says so. Poll until it is true.
     public func shutdown() -> Bool {
         if cleanShutdownDone { return true }
