@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 VERSION = 0.1.0
 BUILT = .build/$(CONFIG)
 PACKAGES = liburing-dev pkg-config gcc g++ libc6-dev binutils linux-libc-dev strace valgrind fio sqlite3 libsqlite3-dev python3 \
-	tar gzip bzip2 xz-utils diffutils findutils patch
+	tar gzip bzip2 xz-utils diffutils findutils patch git
 NVME_PACKAGES = qemu-system-x86 busybox-static cpio kmod e2fsprogs util-linux procps sqlite3 python3 xz-utils gcc libc6-dev linux-libc-dev
 PROGRAM_PACKAGES = bash coreutils findutils diffutils util-linux procps tar gzip bzip2 xz-utils cpio rsync zip unzip make gcc libc6-dev binutils git sqlite3 \
 	python3 python3-venv libpython3.11-testsuite postgresql-15 redis-server libleveldb-dev librocksdb-dev fio libaio1 vim nano

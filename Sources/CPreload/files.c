@@ -3,6 +3,7 @@
 struct dashfs_thread_place dashfs_thread_places[DASHFS_THREAD_BLOCKS];
 uint32_t dashfs_entries[DASHFS_DESCRIPTOR_LIMIT + 1];
 struct dashfs_description dashfs_descriptions[DASHFS_DESCRIPTION_LIMIT];
+struct dashfs_map dashfs_maps[DASHFS_MAP_LIMIT];
 uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];

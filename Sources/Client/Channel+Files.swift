@@ -216,6 +216,36 @@ extension Channel {
         return call(&request, secondLine: true).result
     }
 
+    /// The first half of mmap(2): the server makes the file's memory, and `Session.takeMap` fetches it. `flags`: MAP_SHARED 1, PROT_WRITE 2. info0: the inode,
+    /// which names it.
+    public func map(_ handle: Int32, offset: Int64, length: UInt64, flags: UInt32) -> WireCompletion {
+        var request = WireRequest(.map)
+        request.handle = handle
+        request.offset = offset
+        request.length = length
+        request.flags = flags
+        return call(&request, secondLine: true)
+    }
+
+    /// Bytes of a file that is mapped: `more` of it is to be there; or a map that was for writing is gone.
+    public func changeMap(inode: UInt64, offset: Int64, length: UInt64, more: Bool) -> Int64 {
+        var request = WireRequest(.map)
+        request.argument = inode
+        request.offset = offset
+        request.length = length
+        request.flags = more ? 4 : 8
+        return call(&request, secondLine: true).result
+    }
+
+    /// msync(2): what programs have stored into maps of these bytes of the inode is durable.
+    public func syncMap(inode: UInt64, offset: Int64, length: UInt64) -> Int64 {
+        var request = WireRequest(.syncMap)
+        request.argument = inode
+        request.offset = offset
+        request.length = length
+        return call(&request, secondLine: true).result
+    }
+
     /// A call that may wait without a limit, and that a signal ends.
     private func callInterruptibly(_ request: inout WireRequest, secondLine: Bool) -> WireCompletion {
         guard let tag = reserve() else { return WireCompletion(result: refusal) }

@@ -250,6 +250,27 @@ import CSystem
         return try map(answer: answer, requests: descriptors.0, completions: descriptors.1)
     }
 
+    /// A descriptor of the memory of a file that this session has just mapped, or a negated errno. Call it with all signals blocked.
+    public func takeMap(inode: UInt64) -> Int64 {
+        while unsafe !dashfs_swap32_if(base + SessionState.addLock, 0, 1) { dashfs_yield() }
+        defer { unsafe dashfs_store32_release(base + SessionState.addLock, 0) }
+        var ask = ControlMessage(ControlMessage.Kind.map)
+        ask.inode = inode
+        let socket = unsafe state.pointee.socket
+        let sent = Session.send(ask, socket: socket)
+        if sent < 0 { return sent }
+        do throws(ErrorCode) {
+            while true {
+                let (answer, descriptors) = try Session.receive(socket: socket, kind: ControlMessage.Kind.map, descriptors: 1)
+                if answer.inode == inode { return Int64(descriptors.0) }
+                // Of an earlier one, whose asking has been given up.
+                _ = dashfs_sys_close(descriptors.0)
+            }
+        } catch {
+            return -Int64(error.number)
+        }
+    }
+
     /// Maps the two segments (the descriptors are closed in any case) and adds them as the next channel; the first one is free, others are the
     /// caller's.
     func map(answer: ControlMessage, requests: Int32, completions: Int32) throws(ErrorCode) -> UInt32 {

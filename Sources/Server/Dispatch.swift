@@ -76,6 +76,8 @@ extension WireOpcode {
         case .setflags: .setflags
         case .copyRange: .copyRange
         case .directoryPath: .directoryPath
+        case .map: .map
+        case .syncMap: .syncMap
         case .cancel: nil
         }
     }

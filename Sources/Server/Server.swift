@@ -73,6 +73,8 @@ public final class Server: @unchecked Sendable {
     /// - Parameter queue: the device queue of the volume, so that its completions end the worker's sleep.
     public init(volume: Volume, queue: (any DeviceQueue)?, configuration: ServerConfiguration) throws(ServerError) {
         self.configuration = configuration
+        // Sent to who holds a lease that another breaks (`MapMemory`), which root can do.
+        _ = signal(SIGIO, SIG_IGN)
         var generator = SystemRandomNumberGenerator()
         worker = try Worker(volume: volume, queue: queue, configuration: configuration, epoch: generator.next() | 1)
     }
@@ -84,9 +86,9 @@ public final class Server: @unchecked Sendable {
 
     /// Serves until `stop` or a signal, then ends in order.
     public func run() {
-        if configuration.locksDown { Confinement.beforeThreads(configuration) }
+        let isKeptFromFiles = configuration.locksDown && Confinement.beforeThreads(configuration)
         let watcher = Watcher(worker.attention, events: worker.control.events)
-        if configuration.locksDown { Confinement.afterThreads(configuration) }
+        if configuration.locksDown { Confinement.afterThreads(configuration, isKeptFromFiles: isKeptFromFiles) }
         configuration.logger.info("serving", metadata: ["socket": "\(configuration.socketPath)", "wait": "\(configuration.wait.rawValue)"])
         worker.logNotes()
         let attention = worker.attention

@@ -204,6 +204,8 @@ extension Worker {
             unsafe makeBundle(session, message, words.handles, &answer)
         case (ControlMessage.Kind.addChannel, .open):
             unsafe offerChannel(session, message, &answer, doorbell: -1)
+        case (ControlMessage.Kind.map, .open):
+            unsafe handOutMap(session, inode: message.inode, &answer)
         case (ControlMessage.Kind.statistics, _):
             let now = dashfs_clock_monotonic()
             if now &- statisticsTaken > Worker.statisticsInterval {
@@ -325,6 +327,20 @@ extension Worker {
                 unsafe send(session, answer, payload: [], descriptors: [])
             }
         }
+    }
+
+    /// What the session has mapped by a request. Asking for anything else is answered, because a map may have gone with a device that failed.
+    private func handOutMap(_ session: UnsafeMutablePointer<SessionEnd>, inode: UInt64, _ answer: inout ControlMessage) {
+        answer.inode = inode
+        var descriptor: Int32 = -1
+        if let (memory, isWritable) = volume.takeMap(unsafe session.pointee.volumeSession, inode: inode), let memory = memory as? MapMemory {
+            descriptor = memory.openForClient(isWritable: isWritable)
+            if descriptor < 0 { answer.status = descriptor }
+        } else {
+            answer.status = Int32(truncatingIfNeeded: -ErrorNumber.noEntry)
+        }
+        unsafe send(session, answer, payload: [], descriptors: descriptor >= 0 ? [descriptor] : [])
+        if descriptor >= 0 { _ = dashfs_sys_close(descriptor) }
     }
 
     private func refuse(_ session: UnsafeMutablePointer<SessionEnd>, _ answer: inout ControlMessage, _ status: Int64, _ reason: String) {

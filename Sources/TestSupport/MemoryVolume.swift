@@ -24,7 +24,8 @@ import Volume
     ///   - device: holds a volume; nil: an empty one in memory.
     ///   - registered: the device is told of the cache, as a server does.
     package init(
-        size: UInt64 = 64 << 20, cacheFrames: Int = 4096, descriptionsPerSession: Int = 4096, device: (any BlockDevice)? = nil, registered: Bool = false
+        size: UInt64 = 64 << 20, cacheFrames: Int = 4096, descriptionsPerSession: Int = 4096, device: (any BlockDevice)? = nil, registered: Bool = false,
+        fileMemory: (@Sendable () -> (any FileMemory)?)? = nil
     ) throws {
         self.device = try device ?? MemoryVolume.formatted(size: size)
         let capabilities = self.device.capabilities
@@ -35,6 +36,7 @@ import Volume
         configuration.descriptions = 4096
         configuration.locks = 4096
         configuration.descriptionsPerSession = descriptionsPerSession
+        configuration.fileMemory = fileMemory
         let bytes = try Volume.memorySize(queue, capabilities, configuration: configuration)
         unsafe memory = .allocate(byteCount: bytes, alignment: 4096)
         unsafe memory.initializeMemory(as: UInt8.self, repeating: 0)

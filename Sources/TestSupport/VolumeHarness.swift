@@ -38,6 +38,7 @@ import Volume
         configuration.locks = 256
         configuration.smallestDiscard = 1
         configuration.nonce = nonce
+        configuration.fileMemory = PlainFileMemory.make
         return configuration
     }
 
@@ -155,6 +156,20 @@ import Volume
             at += 1
         }
         return at
+    }
+
+    /// mmap of an open file, and its memory as the program's: nil where the answer is an errno.
+    package func map(_ handle: Int64, shared: Bool = true, write: Bool = true, offset: Int64 = 0, length: UInt64 = 1 << 30) -> (result: Int64, memory: PlainFileMemory?) {
+        let answer = run(.map) {
+            $0.handle = Int32(truncatingIfNeeded: handle)
+            $0.offset = offset
+            $0.length = length
+            $0.flags = (shared ? 1 : 0) | (write ? 2 : 0)
+        }
+        guard answer.result == 0 else { return (answer.result, nil) }
+        let memory = volume.takeMap(session, inode: answer.info0)?.memory as? PlainFileMemory
+        memory?.isHeldByOthers = true
+        return (0, memory)
     }
 
     // MARK: What most tests say

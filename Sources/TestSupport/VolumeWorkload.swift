@@ -29,6 +29,10 @@ package enum VolumeOperation: Sendable {
     case removeAttribute(path: String, name: String)
     case stat(path: String, follow: Bool)
     case list(path: String)
+    case map(slot: Int, write: Bool)
+    case store(node: Int, offset: Int, count: Int, seed: UInt64)
+    case load(node: Int, offset: Int, count: Int)
+    case unmap(node: Int)
 }
 
 /// What a workload is made of: how large, how often synced.
@@ -42,6 +46,8 @@ package struct WorkloadShape: Sendable {
     /// Of 100 operations.
     package var syncs = 4
     package var data = 50
+    /// Of 100 operations: with maps of files.
+    package var maps = 0
     /// Space may end with little in the files: something else holds the rest.
     package var spaceIsShort = false
     package init() {}
@@ -57,6 +63,12 @@ package struct WorkloadShape: Sendable {
         shape.totalBytes = 1_000_000
         shape.syncs = 16
         shape.data = 50
+        return shape
+    }
+
+    package var mapped: WorkloadShape {
+        var shape = self
+        shape.maps = 40
         return shape
     }
 
@@ -78,7 +90,10 @@ package struct VolumeWorkload {
     package let shape: WorkloadShape
     /// The volume's handle of each slot.
     package var handles: [Int: Int64] = [:]
+    /// The memory of each mapped node, and whether it may be stored into. In the model a handle holds the node.
+    package var maps: [Int: (memory: PlainFileMemory, isWritable: Bool)] = [:]
     package var refusals = 0
+    private static func holder(_ node: Int) -> Int { 1_000_000 + node }
     package var maximumFile = 0
 
     package init(seed: UInt64, shape: WorkloadShape = WorkloadShape()) {
@@ -156,7 +171,22 @@ package struct VolumeWorkload {
         return (offset, min(count, max(1, shape.largestFile - offset)))
     }
 
+    private mutating func nextOfMaps() -> VolumeOperation? {
+        if maps.isEmpty || random.chance(0.12) {
+            guard let slot = openSlot() else { return nil }
+            return .map(slot: slot, write: random.chance(0.8))
+        }
+        let node = random.pick(maps.keys.sorted())
+        let (offset, count) = extent(shape.largestWrite / 3)
+        switch random.below(10) {
+        case 0: return .unmap(node: node)
+        case 1..<4: return .load(node: node, offset: offset, count: count)
+        default: return .store(node: node, offset: offset, count: count, seed: random.next())
+        }
+    }
+
     package mutating func next() -> VolumeOperation {
+        if shape.maps > 0, random.below(100) < shape.maps, let operation = nextOfMaps() { return operation }
         let kind = random.below(100)
         let slot = random.below(shape.slots)
         if kind < shape.syncs {
@@ -215,7 +245,10 @@ package struct VolumeWorkload {
         }
     }
 
-    private mutating func openSlot() -> Int? { model.handles.isEmpty ? nil : random.pick(model.handles.keys.sorted()) }
+    private mutating func openSlot() -> Int? {
+        let slots = model.handles.keys.filter { $0 < VolumeWorkload.holder(0) }.sorted()
+        return slots.isEmpty ? nil : random.pick(slots)
+    }
 
     private mutating func openSomething(_ slot: Int) -> VolumeOperation {
         if model.handles[slot] != nil { return .close(slot: slot) }
@@ -294,6 +327,19 @@ package struct VolumeWorkload {
             guard let node, let found = model.nodes[node] else { return (-2, nil) }
             let size = found.kind == .file ? found.content.size : found.kind == .link ? found.target.utf8.count : 0
             return (0, Array("\(found.kind.rawValue | found.mode) \(found.links) \(size)".utf8))
+        case .map(let slot, let write):
+            guard let handle = model.handles[slot] else { return (-9, nil) }
+            if write && !handle.writable { return (-13, nil) }
+            if model.nodes[handle.node]?.kind != .file { return (-19, nil) }
+            if result == 0 { model.handles[VolumeWorkload.holder(handle.node)] = VolumeModel.Handle(node: handle.node, flags: 2) }
+            return (0, nil)
+        case .store(let node, let offset, let count, let seed):
+            let size = model.nodes[node]?.content.size ?? 0
+            let new = VolumeWorkload.bytes(max(0, min(count, size - offset)), seed: seed)
+            if maps[node]?.isWritable == true { model.nodes[node]?.content.write(new, at: offset) }
+            return (0, nil)
+        case .load(let node, let offset, let count): return (0, model.nodes[node]?.content.read(offset, count) ?? [])
+        case .unmap(let node): return (model.close(VolumeWorkload.holder(node)), nil)
         case .list(let path):
             guard case .found(_, _, let node?) = model.walk(path, follow: true), model.nodes[node]?.kind == .directory else { return (0, []) }
             return (0, Array((model.nodes[node]?.entries.keys.sorted() ?? []).joined(separator: "/").utf8))
@@ -377,6 +423,24 @@ package struct VolumeWorkload {
             if result < 0 { return (result, []) }
             let size = status.mode & 0o170000 == 0o040000 ? 0 : status.size
             return (0, Array("\(status.mode) \(status.links) \(size)".utf8))
+        case .map(let slot, let write):
+            let (result, memory) = volume.map(handles[slot] ?? -1, write: write)
+            if let memory, let handle = model.handles[slot] {
+                maps[handle.node] = (memory, write || maps[handle.node]?.isWritable ?? false)
+            }
+            return (result, [])
+        case .store(let node, let offset, let count, let seed):
+            let size = model.nodes[node]?.content.size ?? 0
+            let new = VolumeWorkload.bytes(max(0, min(count, size - offset)), seed: seed)
+            if let map = maps[node], map.isWritable { map.memory.store(new, at: offset) }
+            return (0, [])
+        case .load(let node, let offset, let count):
+            guard let memory = maps[node]?.memory, let size = model.nodes[node]?.content.size else { return (0, []) }
+            let end = min(offset + count, size)
+            return (0, offset < end ? Array(memory.bytes[offset..<min(end, memory.bytes.count)]) : [])
+        case .unmap(let node):
+            maps.removeValue(forKey: node)?.memory.isHeldByOthers = false
+            return (0, [])
         case .list(let path):
             let names = volume.list(path).map { $0.name }.joined(separator: "/")
             // What the device or a damaged structure says; that there is no such directory, the model knows.
@@ -386,6 +450,8 @@ package struct VolumeWorkload {
 
     /// After a remount nothing is open.
     package mutating func forgetHandles() {
+        for map in maps.values { map.memory.isHeldByOthers = false }
+        maps = [:]
         for slot in model.handles.keys { _ = model.close(slot) }
         handles = [:]
     }

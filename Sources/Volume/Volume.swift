@@ -20,6 +20,11 @@ import BlockDevice
         /// Changes reach the device at most this long after they were acknowledged.
         public var commitIntervalNanoseconds: UInt64 = 5_000_000_000
         public var readOnly = false
+        /// Makes the memory that a mapped file lives in; nil: files cannot be mapped.
+        public var fileMemory: (@Sendable () -> (any FileMemory)?)?
+        /// How many files may be mapped at once, and how many of their pages.
+        public var mappedFiles = 4_096
+        public var mappedPages = 1 << 20
         /// A device that wants to know is told which blocks are free again.
         public var discard = true
         /// Blocks: shorter runs are not worth a request; 64 KiB, and one for tests that want many.
@@ -128,6 +133,14 @@ import BlockDevice
     /// Inodes whose write-back failed: how often, and with what.
     var writebackErrors: [UInt64: (generation: UInt32, errno: Int32)] = [:]
 
+    // Maps. Private: the memory is gone with the process.
+    var mappedFiles: [UInt64: MappedFile] = [:]
+    /// When they are looked at again.
+    var nextMapCheck: UInt64 = 0
+    /// One page, for what is read from their memory.
+    let mapBuffer: UnsafeMutableRawPointer
+    let zeroSum: UInt64
+
     // Engine.
     var engine = Engine()
     var journalStarved = false
@@ -190,6 +203,9 @@ import BlockDevice
         lockPool = SlotPool(capacity: layout.locks)
         unsafe readAhead = .allocate(capacity: layout.descriptions)
         unsafe readAhead.initialize(repeating: ReadAhead(), count: layout.descriptions)
+        unsafe mapBuffer = .allocate(byteCount: BlockLayout.size, alignment: BlockLayout.size)
+        unsafe mapBuffer.initializeMemory(as: UInt8.self, repeating: 0, count: BlockLayout.size)
+        zeroSum = unsafe PageSum.of(mapBuffer)
         imageStamp = Array(repeating: 0, count: layout.frames)
         journal = Journal(ring: superblock.journalBlocks, batchCapacity: min(layout.batch, capabilities.maximumTransfer), firstSequence: superblock.firstSequence)
         journal.bug = configuration.plantedBug
@@ -203,6 +219,7 @@ import BlockDevice
         for group in 0..<geometry.groupCount { unsafe groups[group].pinned?.deallocate() }
         unsafe groups.deallocate()
         unsafe readAhead.deallocate()
+        unsafe mapBuffer.deallocate()
         coreIndex.free()
         shareIndex.free()
         corePool.free()

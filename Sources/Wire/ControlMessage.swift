@@ -5,7 +5,7 @@ import CSystem
 ///     0  UInt32 magic    4  UInt16 version   6  UInt16 kind    8  Int32 status (0, or a negated errno)
 ///     12 UInt32 session  16 UInt64 epoch    24  UInt32 channel 28  UInt32 arena bytes
 ///     32 UInt32 payload bytes that follow the 64                36 UInt32 handles (at the payload's end, 4 bytes each; of an answer: what it says below)
-///     40 UInt64 × 2 key    56...63  0
+///     40 UInt64 × 2 key    56 UInt64 inode
 public struct ControlMessage: Sendable {
     public enum Kind {
         /// First from the client. Its payload is where the client sees the volume's root ("/dash"), at most 255 bytes, or nothing where the volume is all
@@ -20,6 +20,9 @@ public struct ControlMessage: Sendable {
         /// First on a connection that makes no session: keeps the handles listed of the session with this key open until the last copy of this end of the connection is closed, whatever
         /// becomes of the session. The answer's key, given to hello, is what entitles to inherit them; its handles say how many were the session's.
         public static let bundle: UInt16 = 4
+        /// The memory of the file with this inode, which the session has just mapped by `WireOpcode.map`. Answered with its descriptor: for reading and
+        /// writing, or for reading only, as that map said.
+        public static let map: UInt16 = 8
     }
 
     /// "DASH", little-endian.
@@ -38,6 +41,7 @@ public struct ControlMessage: Sendable {
     public var payloadBytes: UInt32 = 0
     public var handles: UInt32 = 0
     public var key: (UInt64, UInt64) = (0, 0)
+    public var inode: UInt64 = 0
 
     public init(_ kind: UInt16) { self.kind = kind }
 
@@ -56,6 +60,7 @@ public struct ControlMessage: Sendable {
         handles = unsafe packet.loadUnaligned(fromByteOffset: 36, as: UInt32.self)
         key.0 = unsafe packet.loadUnaligned(fromByteOffset: 40, as: UInt64.self)
         key.1 = unsafe packet.loadUnaligned(fromByteOffset: 48, as: UInt64.self)
+        inode = unsafe packet.loadUnaligned(fromByteOffset: 56, as: UInt64.self)
     }
 
     /// - Precondition: `packet` has at least 64 bytes.
@@ -74,5 +79,6 @@ public struct ControlMessage: Sendable {
         unsafe packet.storeBytes(of: handles, toByteOffset: 36, as: UInt32.self)
         unsafe packet.storeBytes(of: key.0, toByteOffset: 40, as: UInt64.self)
         unsafe packet.storeBytes(of: key.1, toByteOffset: 48, as: UInt64.self)
+        unsafe packet.storeBytes(of: inode, toByteOffset: 56, as: UInt64.self)
     }
 }

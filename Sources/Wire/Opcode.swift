@@ -34,15 +34,18 @@ public enum WireOpcode: UInt8, Sendable, CaseIterable {
     /// `argument` = the tag of an earlier request of this channel, which then ends with EINTR unless it has had an effect. Always answers 0.
     case cancel = 30
     case directoryPath = 31
+    /// The descriptor is then fetched through the control socket.
+    case map = 32
+    case syncMap = 33
 
     /// Whether the second cache line of the slot means anything for it. Reads, writes and path operations get by with the first.
     @inlinable public var usesSecondLine: Bool {
         switch self {
-        case .close, .setattr, .mknod, .lock, .copyRange, .cancel: true
+        case .close, .setattr, .mknod, .lock, .copyRange, .cancel, .map, .syncMap: true
         default: false
         }
     }
 
     /// How many numbers there are, for tables by opcode.
-    public static let count = 32
+    public static let count = 34
 }

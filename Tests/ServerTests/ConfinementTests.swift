@@ -57,6 +57,21 @@ import Testing
             // BLKDISCARD on no descriptor, TIOCSTI on one.
             if dashfs_sys_call(16, -1, 0x1277, 0, 0, 0, 0) != -Int(EBADF) { return 7 }
             if dashfs_sys_call(16, 2, 0x5412, 0, 0, 0, 0) != -Int(EPERM) { return 8 }
+            if unsafe dashfs_sys_open("/nowhere", O_RDONLY | O_CLOEXEC, 0) != -Int(EPERM) { return 9 }
+            return 0
+        }
+        #expect(outcome == 0)
+    }
+
+    @Test func whereFilesAreOutOfReachMemoryMayBeOpenedAnewAndNothingMade() {
+        let filter = SystemCallFilter(SystemCallFilter.serving + [SystemCallFilter.reopening])
+        let outcome = inChild {
+            _ = dashfs_forbid_new_privileges()
+            guard filter.install() == 0 else { return 255 }
+            for flags in [O_RDONLY | O_CLOEXEC, O_RDWR | O_CLOEXEC] where unsafe dashfs_sys_open("/nowhere/at/all", flags, 0) != -Int(ENOENT) { return 1 }
+            for flags in [O_RDONLY, O_WRONLY | O_CLOEXEC, O_RDWR | O_CLOEXEC | O_CREAT, O_RDWR | O_CLOEXEC | O_TRUNC, O_RDONLY | O_CLOEXEC | O_DIRECTORY, O_CLOEXEC | 0o10000000] {
+                if unsafe dashfs_sys_open("/nowhere/at/all", flags, 0o600) != -Int(EPERM) { return 2 }
+            }
             return 0
         }
         #expect(outcome == 0)
@@ -85,6 +100,9 @@ import Testing
         unsafe _ = strcpy(paths, directory.path)
         unsafe _ = strcpy(paths + 300, names[0])
         unsafe _ = strcpy(paths + 600, names[1])
+        let memory = unsafe Int32(dashfs_sys_memfd_unsealable("test"))
+        defer { _ = dashfs_sys_close(memory) }
+        unsafe _ = strcpy(paths + 900, "/proc/self/fd/\(memory)")
         let outcome = inChild {
             _ = dashfs_forbid_new_privileges()
             let result = unsafe dashfs_close_file_system(paths)
@@ -93,6 +111,7 @@ import Testing
             if unsafe dashfs_sys_open(paths + 600, O_RDONLY, 0) != -Int(EACCES) { return 2 }
             if unsafe dashfs_sys_open(paths + 600, O_RDWR, 0) != -Int(EACCES) { return 3 }
             if unsafe dashfs_sys_open("/etc/passwd", O_RDONLY, 0) != -Int(EACCES) { return 4 }
+            for flags in [O_RDONLY, O_RDWR] where unsafe dashfs_sys_open(paths + 900, flags, 0) < 0 { return 7 }
             if unsafe dashfs_sys_unlink("/proc/self/nothing") != -Int(ENOENT) { return 5 }
             return unsafe dashfs_sys_unlink(paths + 300) == 0 ? 0 : 6
         }

@@ -29,7 +29,7 @@ final class ServedVolume: @unchecked Sendable {
         var configuration = ServerConfiguration(socketPath: socketPath)
         configuration.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         configure(&configuration)
-        memoryVolume = try MemoryVolume(cacheFrames: cacheFrames, descriptionsPerSession: descriptionsPerSession, device: device)
+        memoryVolume = try MemoryVolume(cacheFrames: cacheFrames, descriptionsPerSession: descriptionsPerSession, device: device) { MapMemory() }
         server = try Server(volume: memoryVolume.volume, queue: memoryVolume.queue, configuration: configuration)
         if running { run() }
     }

@@ -253,11 +253,15 @@ struct HostileClient {
         case .setflags: request.flags = below(2) == 0 ? .max : UInt32(below(1 << 22))
         case .cancel: request.argument = below(64)
         case .copyRange: request.flags = 0
+        case .map:
+            request.flags = UInt32(below(5))
+            request.argument = below(80)
+        case .syncMap: request.argument = below(80)
         case .null, .close, .read, .write, .fsync, .sync, .readdir, .directoryPath: break
         }
         // Closing everything all the time would leave nothing to try, and syncing no time.
         if opcode == .close && below(4) != 0 { request.handle = -1 }
-        if (opcode == .sync || opcode == .fsync) && below(8) != 0 { request.opcode = WireOpcode.null.rawValue }
+        if (opcode == .sync || opcode == .fsync || opcode == .syncMap) && below(8) != 0 { request.opcode = WireOpcode.null.rawValue }
         return request
     }
 

@@ -96,6 +96,19 @@ private struct Attempt {
         })
         list.append(handle("flock", "/large") { volume, handle in "\(volume.run(.flock) { $0.handle = Int32(handle); $0.flags = 2 }.result)" })
         list.append(handle("setflags", "/large") { volume, handle in "\(volume.run(.setflags) { $0.handle = Int32(handle); $0.flags = 0o1002002 }.result)" })
+        for file in ["/small", "/large", "/many"] {
+            list.append(handle("map", file) { volume, handle in
+                let (result, memory) = volume.map(handle)
+                return "\(result) \((memory?.bytes ?? []).reduce(UInt32(17)) { $0 &* 31 &+ UInt32($1) })"
+            })
+            list.append(Attempt(name: "syncMap \(file)", prepare: {
+                let memory = $0.map($0.open(file, 2)).memory
+                for page in stride(from: 0, to: 80, by: 3) { memory?.store([UInt8(page)], at: page * 4096) }
+                return Int64($0.status(file).status.inode)
+            }) { volume, inode in
+                "\(volume.run(.syncMap) { $0.argument = UInt64(inode); $0.offset = 0; $0.length = 1 << 30 }.result)"
+            })
+        }
         list.append(Attempt(name: "stat") { volume, _ in "\(volume.status("/d/e3"))" })
         return list
     }

@@ -22,6 +22,15 @@ enum {
     DASHFS_SETTINGS_BYTES = 16384,
     DASHFS_SCRATCH_BLOCKS = 32,
     DASHFS_SCRATCH_BYTES = 16384,
+    /// Maps of files that a process may have; the kernel's own limit is 65,530 maps of everything.
+    DASHFS_MAP_LIMIT = 16384,
+};
+
+/// Memory [start, end) that a file has been mapped to, from byte `offset` of it on. `state`: 0 free, 1 being filled in, 2 valid. `description`: the index, + 1, of
+/// the open file by which it may become writable, kept open for that.
+struct dashfs_map {
+    uint64_t start, end, inode, offset;
+    uint32_t state, is_shared, description, unused;
 };
 
 /// An open description as this process knows it. `references` is the only word that changes while it is used.
@@ -57,6 +66,7 @@ struct dashfs_thread_place {
 extern __attribute__((visibility("hidden"))) struct dashfs_thread_place dashfs_thread_places[DASHFS_THREAD_BLOCKS];
 extern __attribute__((visibility("hidden"))) uint32_t dashfs_entries[DASHFS_DESCRIPTOR_LIMIT + 1];
 extern __attribute__((visibility("hidden"))) struct dashfs_description dashfs_descriptions[DASHFS_DESCRIPTION_LIMIT];
+extern __attribute__((visibility("hidden"))) struct dashfs_map dashfs_maps[DASHFS_MAP_LIMIT];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];
@@ -80,6 +90,8 @@ static inline uint32_t *_Nonnull dashfs_block_entry(struct dashfs_thread_block *
     uint32_t *entries = (uint32_t *)(void *)((uint8_t *)block + DASHFS_BLOCK_ENTRIES);
     return &entries[index <= DASHFS_DESCRIPTOR_LIMIT ? index : DASHFS_DESCRIPTOR_LIMIT];
 }
+static inline struct dashfs_map *_Nonnull dashfs_map_at(uint32_t index) { return &dashfs_maps[index % DASHFS_MAP_LIMIT]; }
+static inline uint32_t *_Nonnull dashfs_map_state(struct dashfs_map *_Nonnull map) { return &map->state; }
 static inline uint8_t *_Nonnull dashfs_prefix_text(void) { return dashfs_prefix_bytes; }
 static inline uint8_t *_Nonnull dashfs_socket_text(void) { return dashfs_socket_bytes; }
 static inline uint8_t *_Nonnull dashfs_directory_text(void) { return dashfs_directory_bytes; }

@@ -116,6 +116,34 @@ static inline long dashfs_sys_memfd(const char *_Nonnull name) {
     return fd;
 }
 
+/// A memfd that nobody can ever seal.
+static inline long dashfs_sys_memfd_unsealable(const char *_Nonnull name) {
+    long fd = dashfs_sys_call(SYS_memfd_create, (long)name, DASHFS_MFD_CLOEXEC | 16u /* MFD_EXEC */, 0, 0, 0, 0);
+    if (fd == -22) fd = dashfs_sys_call(SYS_memfd_create, (long)name, DASHFS_MFD_CLOEXEC, 0, 0, 0, 0);
+    return fd;
+}
+
+static inline long dashfs_sys_pread(int fd, void *_Nonnull bytes, size_t count, int64_t offset) {
+    return dashfs_sys_call(SYS_pread64, fd, (long)bytes, (long)count, offset, 0, 0);
+}
+
+static inline long dashfs_sys_pwrite(int fd, const void *_Nonnull bytes, size_t count, int64_t offset) {
+    return dashfs_sys_call(SYS_pwrite64, fd, (long)bytes, (long)count, offset, 0, 0);
+}
+
+static inline long dashfs_sys_fallocate(int fd, int mode, int64_t offset, int64_t count) {
+    return dashfs_sys_call(SYS_fallocate, fd, mode, offset, count, 0, 0);
+}
+
+static inline long dashfs_sys_lseek(int fd, int64_t offset, int whence) {
+    return dashfs_sys_call(SYS_lseek, fd, offset, whence, 0, 0, 0);
+}
+
+/// fcntl(F_SETLEASE): 1 F_WRLCK, 2 F_UNLCK.
+static inline long dashfs_sys_lease(int fd, int kind) {
+    return dashfs_sys_call(SYS_fcntl, fd, 1024, kind, 0, 0, 0);
+}
+
 #define DASHFS_SEAL_SEAL 1
 #define DASHFS_SEAL_SHRINK 2
 #define DASHFS_SEAL_GROW 4

@@ -87,10 +87,11 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
         if result >= 0, !Connection.isBorrowed { Connection.identityHasChanged() }
         return result
 
-    // Maps of files come later; until then nobody shall think to have one.
-    case .mmap:
-        let anonymous: Int64 = 0x20
-        return refuse(frame.argument3 & anonymous == 0 && Descriptors.isFile(frame.argument4), 19)
+    case .mmap: return Maps.map(frame)
+    case .munmap: return Maps.unmap(frame)
+    case .mremap: return Maps.remap(frame)
+    case .mprotect, .pkey_mprotect: return Maps.protect(frame)
+    case .msync: return Maps.sync(frame)
 
     case .sync:
         // A process that has never used the volume may be the one that is to make it safe (sync(1)).

@@ -116,6 +116,10 @@ enum PathCalls {
         switch number {
         case .open: return openFlags(frame.argument1)
         case .openat: return openFlags(frame.argument2)
+        case .openat2:
+            let how = OpenHow(frame, memory)
+            if how.error == 0 { return openFlags(Int64(bitPattern: how.flags)) }
+            return how.error == -ErrorNumber.again ? nil : how.error
         case .unlinkat: return flags(frame.argument2, allowed: 0x200)
         case .access: return flags(frame.argument1, allowed: 7)
         case .faccessat: return flags(frame.argument2, allowed: 7)

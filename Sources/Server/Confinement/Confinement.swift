@@ -12,18 +12,22 @@ import Logging
 /// (SO_PEERCRED, SO_PEERGROUPS, SO_PEERPIDFD, pidfd_open) the kernel tells anyone.
 enum Confinement {
     /// Before the server's threads are started: they inherit what holds for a thread.
-    static func beforeThreads(_ configuration: ServerConfiguration) {
+    /// - Returns: whether no file can be opened any more.
+    static func beforeThreads(_ configuration: ServerConfiguration) -> Bool {
         let logger = configuration.logger
         if dashfs_drop_capabilities() < 0 { logger.warning("the server keeps its capabilities: the kernel refuses capset") }
         if dashfs_forbid_new_privileges() < 0 { logger.warning("the server can be traced by others of its user: the kernel refuses prctl") }
         let directory = configuration.socketPath.lastIndex(of: "/").map { String(configuration.socketPath[...$0]) } ?? "."
         let result = unsafe directory.withCString { unsafe dashfs_close_file_system($0) }
-        if result < 0 { logger.notice("the server is not kept from files by Landlock: \(errorText(Int32(-result)))") }
+        if result < 0 {
+            logger.notice("the server is not kept from files by Landlock, so it opens none, and files of the volume cannot be mapped: \(errorText(Int32(-result)))")
+        }
+        return result >= 0
     }
 
     /// After they are started, because starting one takes calls that serving does not.
-    static func afterThreads(_ configuration: ServerConfiguration) {
-        let result = SystemCallFilter().install()
+    static func afterThreads(_ configuration: ServerConfiguration, isKeptFromFiles: Bool) {
+        let result = SystemCallFilter(SystemCallFilter.serving + (isKeptFromFiles ? [SystemCallFilter.reopening] : [])).install()
         if result < 0 { configuration.logger.warning("the server may make every system call: no seccomp filter: \(errorText(Int32(-result)))") }
     }
 }

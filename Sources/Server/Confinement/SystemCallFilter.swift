@@ -35,6 +35,8 @@ package struct SystemCallFilter {
             SYS_accept4, SYS_getrandom, SYS_getsockopt, SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_pidfd_open, SYS_epoll_pwait, SYS_epoll_ctl, SYS_eventfd2, SYS_ppoll,
             // Segments of new channels.
             SYS_memfd_create, SYS_ftruncate, SYS_fchmod,
+            // Memory of mapped files.
+            SYS_lseek,
             // The device: io_uring, or plain calls where there is none; what io_uring has no operation for.
             SYS_io_uring_enter, SYS_preadv, SYS_pwritev, SYS_preadv2, SYS_pwritev2, SYS_pread64, SYS_pwrite64, SYS_fdatasync, SYS_fallocate, SYS_flock,
             // Waiting and waking; the log, signals and the stop bell.
@@ -44,13 +46,16 @@ package struct SystemCallFilter {
         ].map { Rule(Int($0)) } + [
             Rule(Int(SYS_mmap), .argumentHasNoneOf(2, UInt32(PROT_EXEC))),
             Rule(Int(SYS_mprotect), .argumentHasNoneOf(2, UInt32(PROT_EXEC))),
-            Rule(Int(SYS_fcntl), .argumentIsOneOf(1, [1033 /* F_ADD_SEALS */])),
+            Rule(Int(SYS_fcntl), .argumentIsOneOf(1, [1033 /* F_ADD_SEALS */, 1024 /* F_SETLEASE */])),
             // IORING_REGISTER_BUFFERS_UPDATE: a piece of the cache as requests first name it.
             Rule(Int(SYS_io_uring_register), .argumentIsOneOf(1, [16])),
             // BLKDISCARD and BLKZEROOUT of <linux/fs.h>; VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_RESET, VFIO_IOMMU_MAP_DMA and
             // VFIO_IOMMU_UNMAP_DMA of <linux/vfio.h>.
             Rule(Int(SYS_ioctl), .argumentIsOneOf(1, [0x1277, 0x127f, 0x3b6e, 0x3b6f, 0x3b71, 0x3b72])),
         ]
+
+    /// Opens memory of mapped files anew, by `/proc/self/fd`. Only where Landlock keeps everything else from being opened: a filter does not see names.
+    package static let reopening = Rule(Int(SYS_openat), .argumentIsOneOf(2, [UInt32(O_RDONLY | O_CLOEXEC), UInt32(O_RDWR | O_CLOEXEC)]))
 
     package let program: [sock_filter]
 

@@ -65,6 +65,9 @@ struct Engine {
         case request
         case writeback(UInt64)
         case reclaim(UInt64)
+        /// What programs have stored into a mapped file; the end of its maps.
+        case absorb(UInt64)
+        case unmap(UInt64)
         /// After mount: starts the reclaim of every inode in the orphan table.
         case orphans
     }
@@ -82,6 +85,8 @@ struct Engine {
     /// Inodes with a write-back or reclaim task.
     var writingBack: Set<UInt64> = []
     var reclaiming: Set<UInt64> = []
+    var absorbing: Set<UInt64> = []
+    var unmapping: Set<UInt64> = []
     /// Tickets: inode → id of the request that is in the middle of changing it.
     var tickets: [UInt64: UInt64] = [:]
     /// Id of the running request.
@@ -177,6 +182,7 @@ extension Volume {
             if !progress && engine.runnable == 0 { break }
         }
         if clock.monotonic >= discards.dueAt { advanceDiscards() }
+        if !mappedFiles.isEmpty && clock.monotonic >= nextMapCheck { checkMaps() }
         relieveStarvation()
     }
 
@@ -219,6 +225,7 @@ extension Volume {
     /// What waits for the device has the driver's, and write-back under way none: their completions call.
     public var deadline: UInt64? {
         var earliest = queue.deadline
+        if !mappedFiles.isEmpty { earliest = min(earliest ?? .max, nextMapCheck) }
         if isReadOnly { return earliest }
         if journal.openLength > 0 && journal.phase == .idle { earliest = min(earliest ?? .max, journal.openedAt &+ commitAge) }
         if discards.mayBegin && journal.phase == .idle { earliest = min(earliest ?? .max, discards.dueAt) }
@@ -253,6 +260,7 @@ extension Volume {
                 if !tx.missing.isEmpty, startFills(tx.missing) != nil { queue.kick() }
                 progress = tx.nextProgress
                 if progress.ticketInode != 0 { engine.tickets[progress.ticketInode] = engine.current }
+                if progress.mapped != 0 { mappedFiles[progress.mapped]?.users.insert(engine.current) }
                 if tx.directTransfer != nil { return .stopped(.missing) }
                 if outcome.again {
                     steps &+= 1
@@ -293,6 +301,10 @@ extension Volume {
             wakeTicketWaiters(progress.ticketInode)
             progress.ticketInode = 0
         }
+        if progress.mapped != 0 {
+            mappedFiles[progress.mapped]?.users.remove(engine.current)
+            progress.mapped = 0
+        }
         reservedBlocks -= progress.reserved
         progress.reserved = 0
         if progress.work >= 0 {
@@ -306,6 +318,8 @@ extension Volume {
         case .request: try dispatch(request, progress, tx)
         case .writeback(let inode): try writeBack(inode, progress, forSync: false, dataOnly: false, tx) ? Outcome(0) : .more
         case .reclaim(let inode): try reclaim(inode, tx) ? Outcome(0) : .more
+        case .absorb(let inode): try absorb(inode, progress, tx) ? Outcome(0) : .more
+        case .unmap(let inode): try unmap(inode, progress, tx) ? Outcome(0) : .more
         case .orphans: try startNextOrphan(progress, tx) ? Outcome(0) : .more
         }
     }
@@ -379,6 +393,8 @@ extension Volume {
             // What has become dirty since, or could not be written, has another time; but an end does not wait for what fails.
             if isShuttingDown && completion.result < 0 { abandoned.insert(inode) } else if dirtySince[inode] != nil { becameDirty(inode) }
             wakeWritebackWaiters(inode, error: completion.result < 0 ? Int32(-completion.result) : 0)
+        case .absorb(let inode): mapTaskEnded(inode, error: Int32(max(0, -completion.result)), isLast: false)
+        case .unmap(let inode): mapTaskEnded(inode, error: Int32(max(0, -completion.result)), isLast: true)
         case .orphans:
             if completion.result < 0 { note("the orphan table cannot be read (errno \(-completion.result)); `dashfs check` tells more") }
         case .reclaim(let inode):
@@ -558,7 +574,7 @@ extension Volume {
 
     // MARK: Tasks of the volume's own
 
-    private func start(_ task: Engine.Task) {
+    func start(_ task: Engine.Task) {
         let parked = Engine.Parked(Request(.null, session: SessionID(rawValue: 0)))
         parked.id = engine.nextID
         engine.nextID &+= 1

@@ -16,6 +16,11 @@ package struct Progress: Sendable {
     package var ticketInode: UInt64 = 0
     /// Number of the list of indexes that a write-back pass works through (-1: none).
     package var work = -1
+    /// mmap: the file whose memory it is making (0: none).
+    package var mapped: UInt64 = 0
+    /// Page that the search for what programs have stored comes to next (`.max`: it has ended); sync: the file that it is in.
+    package var absorbed: UInt64 = 0
+    package var absorbing: UInt64 = 0
     /// Blocks of the volume's reservations that are this request's: what its later steps will allocate.
     package var reserved = 0
 }

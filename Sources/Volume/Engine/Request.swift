@@ -67,6 +67,11 @@ public enum Opcode: UInt8, Sendable, CaseIterable {
     case share
     /// The record lock in row `handle` goes from the session `argument` to this one (`Volume.succeed`).
     case bequeath
+    /// mmap: `handle`, `offset`, `length`, `flags` = MAP_SHARED 1, PROT_WRITE 2. info0: inode, info1: 1 where the map may be stored into, info2: size. Then
+    /// `Volume.takeMap` gives the memory, once.
+    case map
+    /// msync: `argument` = an inode, `offset`, `length`. What programs have stored there into its maps is durable; nothing where it has none.
+    case syncMap
 }
 
 public struct AttributeChange: Sendable {

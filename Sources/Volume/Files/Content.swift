@@ -42,8 +42,9 @@ extension Volume {
         let description = try openDescription(request.handle, request.session, tx)
         guard description.isReadable, description.flags & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
         guard request.offset >= -1 else { throw .errno(Errno.invalid) }
-        let (size, shrinking) = try contentSize(description, tx)
-        if shrinking { throw shrinkingStop(description.inode) }
+        let (size, flags) = try contentSize(description, tx)
+        if flags & CoreInode.Flag.shrinking != 0 { throw shrinkingStop(description.inode) }
+        let stored = flags & CoreInode.Flag.sharedMap != 0 ? mappedFiles[description.inode] : nil
         let moved = progress.moved
         // Where a call begins is fixed by its first step: others may seek meanwhile.
         let start = request.offset >= 0 ? request.offset : moved > 0 ? Int64(progress.done) : max(0, description.offset)
@@ -61,6 +62,11 @@ extension Volume {
             let from = max(offset, page * Volume.pageSize)
             let to = min(end, (page + 1) * Volume.pageSize)
             let target = unsafe buffer + Int(moved + (from - offset))
+            if let stored, stored.isPresent(page) {
+                unsafe readStored(stored, from, Int(to - from), into: target)
+                page += 1
+                continue
+            }
             let frame = try tx.data(description.inode, page)
             if frame >= 0 {
                 unsafe target.copyMemory(from: cache.pointer(frame) + Int(from % Volume.pageSize), byteCount: Int(to - from))
@@ -98,12 +104,12 @@ extension Volume {
         return try finishRead(request, description, start, Int64(moved + (end - offset)), tx)
     }
 
-    /// Size of an open file, and whether doomed extents are still in it.
-    @inline(__always) private func contentSize(_ description: Description, _ tx: Transaction) throws(Stop) -> (UInt64, Bool) {
+    /// Size of an open file, and the flags of its row.
+    @inline(__always) private func contentSize(_ description: Description, _ tx: Transaction) throws(Stop) -> (UInt64, UInt32) {
         let core = CoreInode(slot: Int(description.core), cell: tx.readState(Int(description.core) &* CoreInode.size, length: CoreInode.size))
         if core.flags & CoreInode.Flag.isDirectory != 0 { throw .errno(Errno.isDirectory) }
         if core.flags & CoreInode.Flag.isSpecial != 0 { throw .errno(Errno.invalid) }
-        return (core.size, core.flags & CoreInode.Flag.shrinking != 0)
+        return (core.size, core.flags)
     }
 
     /// Bytes [from, to) of a page that the cache does not hold. How many pages, this one the first, have to be read for that; 0: the bytes are there.
@@ -201,7 +207,7 @@ extension Volume {
         guard description.isWritable, description.flags & OpenFlag.pathOnly == 0 else { throw .errno(Errno.badDescriptor) }
         guard request.offset >= -1 else { throw .errno(Errno.invalid) }
         if isReadOnly { throw .errno(Errno.readOnly) }
-        let (size, _) = try contentSize(description, tx)
+        let (size, rowFlags) = try contentSize(description, tx)
         try requireUntouched(description.inode, tx)
         let wanted = UInt64(request.bufferLength)
         let appending = status & OpenFlag.append != 0
@@ -214,7 +220,7 @@ extension Volume {
         let count = min(wanted - moved, Volume.maximumSize - offset)
         guard let buffer = unsafe request.buffer else { throw .errno(Errno.invalid) }
         let file = try inode(description.inode, tx)
-        if description.flags & OpenFlag.direct != 0 && !Volume.hasSetID(file) {
+        if description.flags & OpenFlag.direct != 0 && rowFlags & CoreInode.Flag.mapped == 0 && !Volume.hasSetID(file) {
             let isForced = synchronous && capabilities.volatileCache && capabilities.supportsForceUnitAccess
             // What makes the blocks the file's has to be durable as well.
             let isInPlace = !synchronous || hasDurableMapping(file, tx)
@@ -290,6 +296,8 @@ extension Volume {
             let inode = try inodeForWrite(file.number, tx)
             unsafe writeInline(inode, offset: Int(offset), source, Int(count))
             let newSize = max(end, size)
+            try mirrorSize(core, to: newSize, tx)
+            unsafe mirror(core, .bytes, at: offset, count, Int(bitPattern: inode.inline.pointer + Int(offset)), tx)
             inode.size = newSize
             core.size = newSize
             inode.modificationTime = now
@@ -323,6 +331,7 @@ extension Volume {
             done += to - from
             page += 1
         }
+        if offset + done > size { try mirrorSize(core, to: offset + done, tx) }
         core.size = max(size, offset + done)
         core.modificationTime = now
         core.changeTime = now
@@ -347,6 +356,9 @@ extension Volume {
         var block: UInt64 = 0
         var flags: UInt8 = 0
         var baseIsInline = false
+        // What programs have stored into the page goes with it: a block is never a mixture that the file has not been.
+        var stored = core.flags & CoreInode.Flag.sharedMap != 0 && !tx.isAbsorbing ? mappedFiles[file.number] : nil
+        if let mapped = stored, !mapped.isPresent(page) { stored = nil }
         if present >= 0 {
             let header = cache.header(present)
             block = header.block
@@ -356,14 +368,15 @@ extension Volume {
         } else if let extent = try lookup(file, page, tx).extent {
             block = extent.block + (page - extent.index)
             // Bytes that stay have to be read first.
-            if !extent.unwritten && (from > start || to < min(start + Volume.pageSize, size)) {
+            if stored == nil && !extent.unwritten && (from > start || to < min(start + Volume.pageSize, size)) {
                 tx.miss(file.number, page, block: block, run: 1)
                 throw .missing
             }
         }
         if block == 0 && flags == 0 {
+            let isKept = core.flags & CoreInode.Flag.mapped != 0 && useKeptPage(file.number, page, tx)
             let nodes = nodesFor(core.reserved + 1, file)
-            try requireSpace(1 + Int(nodes) - Int(core.reservedNodes), tx)
+            if !isKept { try requireSpace(1 + Int(nodes) - Int(core.reservedNodes), tx) }
             core.reserved += 1
             tx.reserved += 1
             releaseNodeReservation(core, file, tx)
@@ -374,7 +387,11 @@ extension Volume {
         let memory = unsafe cache.pointer(frame)
         let (head, tail) = (Int(from - start), Int(to - start))
         if head > 0 || tail < BlockLayout.size {
-            if present >= 0 {
+            if let stored {
+                let count = start < core.size ? Int(min(Volume.pageSize, core.size - start)) : 0
+                unsafe readStored(stored, start, count, into: memory)
+                unsafe (memory + count).initializeMemory(as: UInt8.self, repeating: 0, count: BlockLayout.size - count)
+            } else if present >= 0 {
                 unsafe memory.copyMemory(from: cache.pointer(present), byteCount: BlockLayout.size)
             } else {
                 unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: BlockLayout.size)
@@ -386,6 +403,7 @@ extension Volume {
         } else {
             unsafe (memory + head).initializeMemory(as: UInt8.self, repeating: 0, count: tail - head)
         }
+        if to > from { mirror(core, .frame, at: from, to - from, frame, tx) }
     }
 
     func credentials(_ request: Request) -> Credentials {

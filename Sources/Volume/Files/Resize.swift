@@ -89,6 +89,7 @@ extension Volume {
             if !cache.dirtyLists.contains(file.number) { inode.size = newSize }
             if core != nil {
                 let writable = try coreForWrite(inode, tx)
+                try mirrorSize(writable, to: newSize, tx)
                 writable.size = newSize
                 if inode.size != newSize { markAttributesDirty(writable, timesOnly: false, tx) }
             }
@@ -115,9 +116,11 @@ extension Volume {
         }
         if tail != 0 { try zeroPage(inode, newSize / Volume.pageSize, from: tail, to: Volume.pageSize, inRecord: true, tx) }
         try dropPages(inode, from: firstGone, to: .max, tx)
+        giveBackKeptPages(inode.number, from: firstGone, tx)
         inode.size = min(inode.size, newSize)
         if core(inode.number, tx) != nil {
             let core = try coreForWrite(inode, tx)
+            try mirrorSize(core, to: newSize, tx)
             core.size = newSize
             if newSize == 0 { core.flags |= CoreInode.Flag.flushAtClose }
         }
@@ -137,6 +140,7 @@ extension Volume {
     /// - Parameter inRecord: the page that a new size cuts travels with it, so that a file never has bytes beyond its end that would come back
     ///   when it grows.
     private func zeroPage(_ inode: Inode, _ page: UInt64, from: UInt64, to: UInt64, inRecord: Bool = false, _ tx: Transaction) throws(Stop) {
+        mirrorZeros(inode.number, from: page * Volume.pageSize + from, to: page * Volume.pageSize + to, tx)
         let extent = try lookup(inode, page, tx).extent
         let isWritten = extent.map { !$0.unwritten } ?? false
         if try tx.data(inode.number, page) < 0 && !isWritten { return }
@@ -156,6 +160,7 @@ extension Volume {
         let to = min(to, (size + Volume.pageSize - 1) / Volume.pageSize)
         guard from < to else { return }
         try requireNoDirectWrite(inode.number)
+        mirrorZeros(inode.number, from: from * Volume.pageSize, to: to * Volume.pageSize, tx)
         tx.drops.append(Transaction.Drop(owner: inode.number, first: from, last: to - 1))
         let reserved = cache.reservedFrames(inode.number, from: from, to: to - 1)
         if reserved > 0 {
@@ -280,6 +285,7 @@ extension Volume {
         if inode.mapping == InodeLayout.Mapping.inline {
             let end = min(to, UInt64(inode.inlineCount))
             if from < end { inode.inline.zero(Int(from), Int(end - from)) }
+            mirrorZeros(inode.number, from: from, to: min(to, UInt64(InodeLayout.inlineSize)), tx)
             if !cache.dirtyLists.contains(inode.number) { return }
         }
         let (firstWhole, endWhole) = ((from + Volume.pageSize - 1) / Volume.pageSize, to / Volume.pageSize)
@@ -287,6 +293,7 @@ extension Volume {
         if firstWhole < endWhole {
             try dropPages(inode, from: firstWhole, to: endWhole, tx)
             try doom(inode, from: firstWhole, count: endWhole - firstWhole, tx)
+            try keepPunchedPages(inode.number, from: firstWhole, to: endWhole, tx)
         }
     }
 
@@ -303,7 +310,7 @@ extension Volume {
     private static let stagedStep = 40 << 10
 
     /// Lookups that one transaction makes at most while it walks over a file's extents: each may touch a leaf of its own.
-    private var walkStep: Int { max(4, min(256, cache.count / 16)) }
+    var walkStep: Int { max(4, min(256, cache.count / 16)) }
 
     /// Reserves blocks for what has none in [from, to), before anything is changed, so that no later step meets a full volume. True: all is
     /// reserved, and this very transaction may begin with the work; phase 1 is the work.
@@ -344,6 +351,7 @@ extension Volume {
             if to <= UInt64(InodeLayout.inlineSize) && !hasPage {
                 let end = min(to, UInt64(inode.inlineCount))
                 if zeroing && from < end { inode.inline.zero(Int(from), Int(end - from)) }
+                if zeroing { mirrorZeros(inode.number, from: from, to: to, tx) }
                 return true
             }
             // Bytes of the inode, or of a page that has no block yet, reach their block before the mapping can have others.

@@ -33,6 +33,9 @@ package enum StateAddress {
         static let isDirectory: UInt32 = 64
         static let isSpecial: UInt32 = 128
         static let kindMask = isDirectory | isSpecial
+        /// Programs have it mapped: its memory follows what changes; may store into it: its memory is what counts.
+        static let mapped: UInt32 = 256
+        static let sharedMap: UInt32 = 512
     }
     package let slot: Int
     package let cell: Bytes

@@ -63,6 +63,8 @@ extension Volume {
             if row.inode != 0 && (row.has(CoreInode.Flag.attributesDirty) || cache.dirtyLists.contains(row.inode)) {
                 becameDirty(row.inode)
             }
+            // Its memory is gone with the dead process.
+            if row.inode != 0 && row.has(CoreInode.Flag.mapped) { startMapTask(.unmap(row.inode)) }
         }
         if journal.phase != .idle { holdFrees(in: journal.sealedIndex, length: journal.sealedLength, sequence: journal.sealedSequence) }
         holdFrees(in: open, length: journal.openLength, sequence: journal.openSequence)

@@ -8,6 +8,8 @@
     /// Open descriptions and record locks that it holds, for its limits. A session begins with none.
     var descriptions = 0
     var locks = 0
+    /// It has mapped a file.
+    var hasMapped = false
 }
 
 extension Volume {
@@ -26,6 +28,7 @@ extension Volume {
         sessions[index].prefix = prefix
         sessions[index].descriptions = 0
         sessions[index].locks = 0
+        sessions[index].hasMapped = false
         return SessionID(rawValue: UInt32(index) | UInt32(sessions[index].generation) << 16)
     }
 
@@ -42,6 +45,7 @@ extension Volume {
             if let handle = handle(inRow: slot, of: session) { closeHandle(handle, session) }
             slot += 1
         }
+        if sessions[index].hasMapped { forgetGrants(session) }
         sessions[index].used = false
         sessions[index].generation &+= 1
         freeSessions.append(index)

@@ -28,8 +28,11 @@ extension Volume {
         let offset = readAt % Volume.pageSize
         let count = min(wanted, Volume.pageSize - offset)
         let buffer = unsafe pathBuffers.memory
+        let stored = core(from.number, tx).map { $0.flags & CoreInode.Flag.sharedMap != 0 } ?? false ? mappedFiles[from.number] : nil
         let frame = try tx.data(from.number, page)
-        if frame >= 0 {
+        if let stored, stored.isPresent(page) {
+            unsafe readStored(stored, readAt, Int(count), into: buffer)
+        } else if frame >= 0 {
             unsafe buffer.copyMemory(from: cache.pointer(frame) + Int(offset), byteCount: Int(count))
         } else {
             unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0, count: BlockLayout.size)

@@ -36,6 +36,8 @@ extension Volume {
         case .directoryPath: return try directoryPath(request, progress, tx)
         case .share: return try share(request, tx)
         case .bequeath: return try bequeath(request, tx)
+        case .map: return try map(request, progress, tx)
+        case .syncMap: return try syncMap(request, progress, tx)
         }
     }
 }

@@ -120,6 +120,12 @@ extension Volume {
         unsafe readAhead[row.slot] = ReadAhead()
         row.cell.zero(0, Description.size)
         tx.givenDescriptions.append(row.slot)
+        letGo(core, tx)
+        return Outcome(0)
+    }
+
+    /// One who has had the file open, or mapped, has not any more.
+    func letGo(_ core: CoreInode, _ tx: Transaction) {
         core.openCount -= 1
         if core.openCount == 0 {
             if core.flags & CoreInode.Flag.orphan != 0 {
@@ -131,7 +137,6 @@ extension Volume {
             }
             dropCoreIfIdle(core, tx)
         }
-        return Outcome(0)
     }
 
     func seek(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
@@ -150,6 +155,10 @@ extension Volume {
             let file = try inode(description.inode, tx)
             guard file.isRegular else { throw .errno(Errno.invalid) }
             try requireUntouched(file.number, tx)
+            if progress.absorbed != .max, let core = core(file.number, tx), core.flags & CoreInode.Flag.sharedMap != 0 {
+                _ = try absorb(file.number, progress, tx)
+                return .more
+            }
             guard let found = try seekContent(file, UInt64(request.offset), hole: request.flags == 4, progress, tx) else { return .more }
             base = Int64(found) - request.offset
         default: throw .errno(Errno.invalid)

@@ -115,6 +115,10 @@ extension Volume {
             if exchange { return try exchangeEntries(old, oldEntry, moving, new, target, tx) }
             if target.isDirectory && target.entries > 0 { throw .errno(Errno.notEmpty) }
             // People write a new file and rename it over the old one: the data goes out before the name changes.
+            if progress.absorbed != .max, moving.isRegular, let core = core(moving.number, tx), core.flags & CoreInode.Flag.sharedMap != 0 {
+                _ = try absorb(moving.number, progress, tx)
+                return .more
+            }
             if moving.isRegular && cache.dirtyLists.contains(moving.number) { throw .writeback(moving.number) }
         }
         return try move(old, oldEntry, moving.number, new, tx)

@@ -17,6 +17,11 @@ extension Volume {
     /// The record to wait for is fixed when the data is on its way; later writers are not chased.
     func syncStep(_ number: UInt64, dataOnly: Bool, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         if progress.target == 0 {
+            if progress.absorbed != .max, !mappedFiles.isEmpty {
+                // What programs have stored is the file's, too.
+                _ = try absorb(number, progress, tx)
+                return .more
+            }
             if try !writeBack(number, progress, forSync: true, dataOnly: dataOnly, tx) { return .more }
             if isReadOnly { throw .errno(Errno.readOnly) }
             // What this step itself changes is in the open batch when it commits.
@@ -38,6 +43,15 @@ extension Volume {
 
     /// Everything: every inode with newer data or attributes, then the journal. Where one cannot be written back, the answer is its error.
     func syncAll(_ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        if progress.target == 0, let stored = nextStored(progress.absorbing) {
+            let isOther = stored != progress.absorbing
+            var here = progress
+            if isOther { here.absorbed = 0 }
+            let isDone = try absorb(stored, here, tx)
+            tx.nextProgress.absorbing = isDone ? stored + 1 : stored
+            if isDone { tx.nextProgress.absorbed = 0 }
+            return .more
+        }
         if progress.target == 0 {
             // Inodes in ascending order; `done` is the last one asked for.
             let pending = [cache.dirtyLists.next(after: progress.done), dirtySince.next(after: progress.done)].compactMap { $0 }
@@ -67,7 +81,10 @@ extension Volume {
     /// Begins an orderly end: everything reaches the device and the superblock says so. Poll until it is true.
     public func shutdown() -> Bool {
         if cleanShutdownDone { return true }
-        isShuttingDown = true
+        if !isShuttingDown {
+            isShuttingDown = true
+            checkMaps()
+        }
         if isReadOnly {
             poll()
             cleanShutdownDone = queue.inFlight == 0

@@ -214,6 +214,7 @@ extension Volume {
             }
             issueOrderedWrites(tx)
         }
+        if !mappedFiles.isEmpty { settleMaps(tx) }
         if tx.unlockedInode != 0 { wakeLockWaiters(tx.unlockedInode) }
         for number in tx.reclaims.indices { startReclaim(tx.reclaims[number]) }
         for number in tx.flushes.indices { requestWriteback(tx.flushes[number]) }

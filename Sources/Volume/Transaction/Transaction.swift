@@ -74,6 +74,14 @@
     var publications = List<Publication>(capacity: 64)
     var writebacks = List<Writeback>(capacity: 64)
     var drops = List<Drop>()
+    /// What mapped files' memory gets when it has been committed; pages that came from there; pages that keep, or give up, a block for stores to come; the file whose maps
+    /// have ended (0: none).
+    var mirrors = List<Mirror>()
+    var absorbed = List<AbsorbedPage>()
+    var keptPages = List<KeptPages>()
+    var unmapped: UInt64 = 0
+    /// The content comes from the memory of a mapped file.
+    var isAbsorbing = false
     /// Change of the volume's free blocks and inodes, and of the blocks promised to delayed data.
     var freeBlocks = 0
     var freeInodes = 0
@@ -153,6 +161,11 @@
         publications.removeAll()
         writebacks.removeAll()
         drops.removeAll()
+        mirrors.removeAll()
+        absorbed.removeAll()
+        keptPages.removeAll()
+        unmapped = 0
+        isAbsorbing = false
         cursors.removeAll()
         newCores.removeAll()
         givenCores.removeAll()

@@ -3,6 +3,7 @@
 import BlockDevice
 import CSystem
 import Glibc
+import Server
 import Volume
 
 struct ServedDevice {
@@ -28,6 +29,8 @@ struct ServedDevice {
         // Memory has nothing to gain from it, and zeroes what it is told of.
         if case .memory = name { configuration.discard = false } else { configuration.discard = discard }
         configuration.nonce = random.next()
+        configuration.fileMemory = { MapMemory() }
+        configuration.mappedPages = Int(memory / UInt64(blockSize) / 2)
         do throws(VolumeError) {
             if case .memory = name { try Volume.formatFresh(queue, device.capabilities) }
             let size = try Volume.memorySize(queue, device.capabilities, configuration: configuration)

@@ -89,6 +89,8 @@ void op_open_limited(void) {
     if (chance(10) && has(OPATH)) how.flags = O_PATH | (how.flags & (O_DIRECTORY | O_NOFOLLOW | O_CREAT));
     if (how.flags & O_CREAT || chance(2)) how.mode = pick_mode();
     if (chance(1)) how.resolve |= 1 << 20;
+    // Whether a mount lies between the root and the directory is not the file system's doing.
+    if (w.path[0] == '/') how.resolve &= ~(uint64_t)RESOLVE_NO_XDEV;
     say("openat2 #%d %s %llo limits %llu %llo", s, w.shown, (unsigned long long)how.flags & ~(unsigned long long)O_NONBLOCK, (unsigned long long)how.resolve, (unsigned long long)how.mode);
     if (!has(RESOLVE)) { say(" skip"); return; }
     if (would_open_special(&w, (int)how.flags)) { say(" special"); return; }
