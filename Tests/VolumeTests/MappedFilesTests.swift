@@ -326,58 +326,91 @@ import Volume
         #expect(volume.volume.mapOccupancy.files <= 1 && volume.volume.takeNotes().isEmpty)
     }
 
-    @Test(arguments: (1...8).map { UInt64($0) }) func randomOperationsWithMapsAgreeWithTheModel(seed: UInt64) throws {
+    /// A write of a part of a page takes with it what was stored beside: seen when the memory goes and the volume alone is left.
+    static func storeBesideAWrite(_ bug: PlantedBug = .none) throws -> String? {
+        let device = try MemoryDevice(size: VolumeHarness.smallSize)
+        try VolumeHarness.format(device)
+        var configuration = VolumeHarness.smallConfiguration()
+        configuration.plantedBug = bug
+        let volume = try VolumeHarness(device, configuration: configuration)
+        let file = volume.open("/f", 0o102)
+        _ = volume.write(file, [UInt8](repeating: 1, count: 20_000), at: 0)
+        guard let memory = volume.map(file).memory else { return "no map" }
+        memory.store([2, 2], at: 5000)
+        guard volume.write(file, [3], at: 5001) == 1 else { return "no write" }
+        memory.refuses = true
+        guard volume.write(file, [4], at: 15_000) == 1, memory.bytes.isEmpty else { return "the memory is still there" }
+        let bytes = volume.read(file, 4, at: 4999).bytes
+        return bytes == [1, 2, 3, 1] ? nil : "the page holds \(bytes)"
+    }
+
+    @Test func aWriteTakesWithItWhatWasStoredBeside() throws {
+        let problem = try MappedFilesTests.storeBesideAWrite()
+        #expect(problem == nil)
+    }
+
+    /// What random operations with maps show to be other than in the model; nil: nothing.
+    static func mixture(_ seed: UInt64, bug: PlantedBug = .none) throws -> String? {
         let device = try MemoryDevice(size: VolumeHarness.smallSize) { $0.atomicWriteUnit = seed % 4 < 2 ? 512 : 4096 }
         try VolumeHarness.format(device)
         var workload = VolumeWorkload(seed: seed, shape: WorkloadShape().mapped)
         var stores = 0
         for round in 0..<3 {
-            let volume = try VolumeHarness(device, configuration: RandomOperationsTests.configuration(seed &+ UInt64(round) &* 2))
-            if let difference = volume.difference(from: workload.model) {
-                Issue.record("seed \(seed), after remount \(round): \(difference)")
-                return
-            }
+            var configuration = RandomOperationsTests.configuration(seed &+ UInt64(round) &* 2)
+            configuration.plantedBug = bug
+            let volume = try VolumeHarness(device, configuration: configuration)
+            if let difference = volume.difference(from: workload.model) { return "seed \(seed), after remount \(round): \(difference)" }
             for number in 0..<900 {
                 let operation = workload.next()
                 if case .store = operation { stores += 1 }
                 volume.monotonic += UInt64(workload.random.below(400_000_000))
                 volume.wall += 1_000_000
                 if let problem = workload.perform(operation, on: volume) {
-                    Issue.record("seed \(seed), round \(round), operation \(number): \(problem); \(volume.volume.takeNotes())")
-                    return
+                    return "seed \(seed), round \(round), operation \(number): \(problem); \(volume.volume.takeNotes())"
                 }
                 if number % 100 == 99, let difference = volume.difference(from: workload.model) {
-                    Issue.record("seed \(seed), round \(round), after operation \(number) \(operation): \(difference)")
-                    return
+                    return "seed \(seed), round \(round), after operation \(number) \(operation): \(difference)"
                 }
             }
-            #expect(volume.volume.takeNotes().isEmpty)
+            let notes = volume.volume.takeNotes()
+            if !notes.isEmpty { return "seed \(seed), round \(round): \(notes)" }
             workload.forgetHandles()
             volume.unmount()
-            #expect(try VolumeChecker(device).run() == [])
+            if let finding = try VolumeChecker(device).run().first { return "seed \(seed), round \(round): \(finding)" }
         }
-        #expect(stores > 300)
+        return stores > 300 ? nil : "seed \(seed): only \(stores) stores"
     }
 
-    @Test(arguments: (1...10).map { UInt64($0) }) func whatWasSyncedSurvivesACutAndTheRestIsWhatTheFileHasBeen(seed: UInt64) throws {
-        let run = try CrashRun(
-            seed: seed, operations: 700, configuration: CrashTests.configuration(seed, nonce: seed), shape: WorkloadShape.crash.mapped, slowHome: seed % 4 == 3
-        ) {
-            if seed % 3 == 1 { $0.atomicWriteUnit = 4096 }
-            if seed % 5 == 1 { $0.volatileCache = false }
-        }
+    /// What cuts show that the contract does not allow; nil: nothing.
+    static func cuts(_ seed: UInt64, bug: PlantedBug = .none) throws -> String? {
+        var configuration = CrashTests.configuration(seed, nonce: seed)
+        configuration.plantedBug = bug
+        let run: CrashRun
+        do {
+            run = try CrashRun(seed: seed, operations: 700, configuration: configuration, shape: WorkloadShape.crash.mapped, slowHome: seed % 4 == 3) {
+                if seed % 3 == 1 { $0.atomicWriteUnit = 4096 }
+                if seed % 5 == 1 { $0.volatileCache = false }
+            }
+        } catch { return "\(error)" }
         let states = CrashStates(run.recording)
         var random = SeededRandom(seed: seed)
         for number in 0..<150 {
             let cut = random.below(states.cutCount + 1)
             let state = states.state(at: cut, seed: UInt64(number))
             let volume = try VolumeHarness(state.device, configuration: CrashTests.configuration(seed, nonce: 1_000_000 + seed))
-            let findings = try VolumeChecker(state.device).run()
-            #expect(findings.isEmpty, "seed \(seed), state \(number), \(state)")
-            if let problem = run.judge(volume, cut: cut) {
-                Issue.record("seed \(seed), state \(number), \(state): \(problem)")
-                return
-            }
+            if let finding = try VolumeChecker(state.device).run().first { return "seed \(seed), state \(number), \(state): \(finding)" }
+            if let problem = run.judge(volume, cut: cut) { return "seed \(seed), state \(number), \(state): \(problem)" }
         }
+        return nil
+    }
+
+    @Test(arguments: (1...8).map { UInt64($0) }) func randomOperationsWithMapsAgreeWithTheModel(seed: UInt64) throws {
+        let problem = try MappedFilesTests.mixture(seed)
+        #expect(problem == nil)
+    }
+
+    @Test(arguments: (1...10).map { UInt64($0) }) func whatWasSyncedSurvivesACutAndTheRestIsWhatTheFileHasBeen(seed: UInt64) throws {
+        let problem = try MappedFilesTests.cuts(seed)
+        #expect(problem == nil)
     }
 }

@@ -24,6 +24,9 @@ import Volume
         case .discardedBlocksAreReusedAtOnce: try DiscardTests.writtenWhileBeingDiscarded(bug)
         case .directWritesDoNotWaitForTheirFile: try DirectWriteTests.synchronousBeforeItsFileIsDurable(bug)
         case .filesAreCutUnderDirectWrites: try DirectWriteTests.cutUnderAWrite(bug)
+        case .mirrorsAreForgotten: try MappedFilesTests.mixture(1, bug: bug)
+        case .storesAreNotSynced: try maps(bug)
+        case .writesForgetStores: try MappedFilesTests.storeBesideAWrite(bug)
         case .discardsBeforeDurable, .recordsAreNotForced: try crash(bug, audits: false)
         case .appliesBeforePublishing, .adoptionSkipsTheRecord: try adopt(bug)
         default: try crash(bug)
@@ -33,6 +36,13 @@ import Volume
     private static func crash(_ bug: PlantedBug, audits: Bool = true) throws -> String? {
         for seed in CrashTests.seeds {
             if let problem = try CrashTests.hunt(seed, states: 250, bug: bug, audits: audits) { return problem }
+        }
+        return nil
+    }
+
+    private static func maps(_ bug: PlantedBug) throws -> String? {
+        for seed in 1...10 as ClosedRange<UInt64> {
+            if let problem = try MappedFilesTests.cuts(seed, bug: bug) { return problem }
         }
         return nil
     }

@@ -64,4 +64,10 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case adoptionSkipsTheRecord
     /// What the dead server had applied of it is applied again.
     case appliedStepsAreDoneAgain
+    /// The memory of a mapped file does not follow what is written.
+    case mirrorsAreForgotten
+    /// fsync does not look for what programs have stored.
+    case storesAreNotSynced
+    /// A write of a part of a page forgets what a program has stored beside it.
+    case writesForgetStores
 }

@@ -358,7 +358,7 @@ extension Volume {
         var baseIsInline = false
         // What programs have stored into the page goes with it: a block is never a mixture that the file has not been.
         var stored = core.flags & CoreInode.Flag.sharedMap != 0 && !tx.isAbsorbing ? mappedFiles[file.number] : nil
-        if let mapped = stored, !mapped.isPresent(page) { stored = nil }
+        if let mapped = stored, !mapped.isPresent(page) || journal.bug == .writesForgetStores { stored = nil }
         if present >= 0 {
             let header = cache.header(present)
             block = header.block

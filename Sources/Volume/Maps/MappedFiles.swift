@@ -145,7 +145,7 @@ extension Volume {
         }
         for number in tx.mirrors.indices {
             let mirror = tx.mirrors[number]
-            guard mirror.kind != .size, let mapped = mappedFiles[mirror.inode], !mapped.isBroken else { continue }
+            guard mirror.kind != .size, journal.bug != .mirrorsAreForgotten, let mapped = mappedFiles[mirror.inode], !mapped.isBroken else { continue }
             if !apply(mirror, to: mapped) { lose(mapped) }
         }
         for number in tx.absorbed.indices {

@@ -17,7 +17,7 @@ extension Volume {
     /// The record to wait for is fixed when the data is on its way; later writers are not chased.
     func syncStep(_ number: UInt64, dataOnly: Bool, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
         if progress.target == 0 {
-            if progress.absorbed != .max, !mappedFiles.isEmpty {
+            if progress.absorbed != .max, !mappedFiles.isEmpty, journal.bug != .storesAreNotSynced {
                 // What programs have stored is the file's, too.
                 _ = try absorb(number, progress, tx)
                 return .more
