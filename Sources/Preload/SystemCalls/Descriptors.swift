@@ -122,7 +122,7 @@ enum Descriptors {
         if value != 0, value != own { Description(index: value &- 1).release() }
     }
 
-    /// The descriptions that this process has, each as often as it has a descriptor for it: up to `limit` handles at `target`; how many.
+    /// The descriptions that this process has, each as often as it has a descriptor or a map for it: up to `limit` handles at `target`; how many.
     static func handles(_ target: UnsafeMutablePointer<Int32>, limit: Int) -> Int {
         var count = 0
         for number in 0...end where count < limit {
@@ -134,6 +134,7 @@ enum Descriptors {
             }
             file.release()
         }
+        unsafe Maps.addHandles(target, &count, limit: limit)
         return count
     }
 

@@ -215,6 +215,18 @@ enum Maps {
 
     // MARK: The table
 
+    /// The open files that maps keep.
+    static func addHandles(_ target: UnsafeMutablePointer<Int32>, _ count: inout Int, limit: Int) {
+        for index in 0..<(unsafe used) where count < limit {
+            let row = unsafe dashfs_map_at(index)
+            guard unsafe dashfs_load32_acquire(dashfs_map_state(row)) == 2, unsafe row.pointee.description != 0 else { continue }
+            let file = unsafe Description(index: row.pointee.description &- 1)
+            guard file.generation == Connection.generation else { continue }
+            unsafe target[count] = file.handle
+            count += 1
+        }
+    }
+
     private static func claim() -> UInt32? {
         for index in 0..<UInt32(DASHFS_MAP_LIMIT) {
             let state = unsafe dashfs_map_state(dashfs_map_at(index))
