@@ -15,9 +15,11 @@ extension Channel {
 
     /// - Parameter owner: POSIX locks of this owner on the file are released, as close(2) does for the closing process.
     @inline(__always)
-    public func close(_ handle: Int32, owner: UInt32 = 0) -> Int64 {
+    /// - Parameter keepsLocks: it is no descriptor of the process's that is closed, so its record locks on the file stay.
+    public func close(_ handle: Int32, owner: UInt32 = 0, keepsLocks: Bool = false) -> Int64 {
         var request = WireRequest(.close)
         request.handle = handle
+        request.flags = keepsLocks ? WireRequest.keepsLocks : 0
         request.owner = owner
         return call(&request, secondLine: true).result
     }
@@ -26,11 +28,12 @@ extension Channel {
     /// of the device are fsync's to tell. A session that has ever locked a file waits, because others may be told that the lock is free.
     /// - Returns: 0, or what a close that was waited for answered.
     @inline(__always)
-    public func closeSoon(_ handle: Int32) -> Int64 {
-        guard unsafe dashfs_load32(sessionWord(SessionState.hasLocked)) == 0 else { return close(handle) }
+    public func closeSoon(_ handle: Int32, keepsLocks: Bool = false) -> Int64 {
+        guard unsafe dashfs_load32(sessionWord(SessionState.hasLocked)) == 0 else { return close(handle, keepsLocks: keepsLocks) }
         var request = WireRequest(.close)
         request.handle = handle
-        return post(&request, secondLine: true) ? 0 : close(handle)
+        request.flags = keepsLocks ? WireRequest.keepsLocks : 0
+        return post(&request, secondLine: true) ? 0 : close(handle, keepsLocks: keepsLocks)
     }
 
     /// Closes wait for their answers from here on.

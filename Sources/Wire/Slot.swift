@@ -56,6 +56,8 @@ public struct WireRequest: Sendable {
 
     /// Paths that start at the volume's root name it as their directory.
     public static let rootHandle: Int32 = -100
+    /// In the flags of a close: the session's record locks on the file stay.
+    public static let keepsLocks: UInt32 = 1
     /// In the mode of an open: an empty path means the handle's own file, opened anew.
     public static let handleItself: UInt32 = 1 << 31
 

@@ -11,12 +11,12 @@ enum DescriptorCalls {
         let duplicate: Int64 = closeOnExec ? 1030 /* F_DUPFD_CLOEXEC */ : 0 /* F_DUPFD */
         let number = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(Connection.placeholder), duplicate, 0)
         guard number >= 0 else {
-            _ = channel.close(handle)
+            _ = channel.close(handle, keepsLocks: true)
             return number
         }
         if Connection.isTemporary(session) {
             // It lasts for this call.
-            _ = channel.close(handle)
+            _ = channel.close(handle, keepsLocks: true)
             return number
         }
         let mode = UInt32(truncatingIfNeeded: opened.info1) | (flags & OpenFlags.pathOnly != 0 ? Description.pathOnlyBit : 0)
@@ -25,7 +25,7 @@ enum DescriptorCalls {
                 handle: handle, mode: mode, inode: opened.info0)
         else {
             _ = dashfs_sys_close(Int32(truncatingIfNeeded: number))
-            _ = channel.close(handle)
+            _ = channel.close(handle, keepsLocks: true)
             return -ErrorNumber.tooManyFiles
         }
         Descriptors.install(description, at: number)

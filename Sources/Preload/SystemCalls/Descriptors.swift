@@ -153,7 +153,7 @@ enum Descriptors {
 
     private static func replace(_ number: UInt32, with value: UInt32) {
         let old = unsafe dashfs_exchange32(word(number), value)
-        if old != 0, old != own { Description(index: old &- 1).release(closing: !Connection.isBorrowed) }
+        if old != 0, old != own { Description(index: old &- 1).release(closing: !Connection.isBorrowed && number != directoryEntry) }
     }
 }
 
@@ -210,14 +210,14 @@ enum Descriptors {
         if closing, RecordLocks.used, unsafe dashfs_load32(row) > 1, let session { RecordLocks.releaseAll(session, handle) }
         let (handle, generation) = (self.handle, self.generation)
         let old = unsafe dashfs_fetch_subtract32(UnsafeMutableRawPointer(row).assumingMemoryBound(to: UInt32.self), 1)
-        if old == 1 { Description.close(handle, generation) }
+        if old == 1 { Description.close(handle, generation, keepsLocks: !closing) }
     }
 
-    private static func close(_ handle: Int32, _ generation: UInt32) {
+    private static func close(_ handle: Int32, _ generation: UInt32, keepsLocks: Bool) {
         guard generation == Connection.generation, let session = Connection.sessionOfFiles(), generation == Connection.generation,
             let channel = session.acquire()
         else { return }
         defer { session.release(channel) }
-        _ = channel.closeSoon(handle)
+        _ = channel.closeSoon(handle, keepsLocks: keepsLocks)
     }
 }

@@ -74,7 +74,7 @@ enum Execution {
         let opened = channel.open(place, flags: 0, mode: place.path.count == 0 ? WireRequest.handleItself : 0)
         if opened.result < 0 { return opened }
         let handle = Int32(truncatingIfNeeded: opened.result)
-        defer { _ = channel.close(handle) }
+        defer { _ = channel.close(handle, keepsLocks: true) }
         guard UInt32(truncatingIfNeeded: opened.info1) & 0o170000 == 0o100000 else { return WireCompletion(result: -13) }
         let chain = unsafe block.pointee.chain
         guard chain <= chainLimit else { return WireCompletion(result: -40) }

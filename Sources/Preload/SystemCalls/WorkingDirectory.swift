@@ -85,7 +85,7 @@ enum WorkingDirectory {
             let description = Descriptors.make(
                 handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0)
         else {
-            _ = channel.close(handle)
+            _ = channel.close(handle, keepsLocks: true)
             return (nil, -ErrorNumber.noEntry)
         }
         // A vfork child's lasts for one call.
@@ -117,7 +117,7 @@ enum WorkingDirectory {
         let dot: StaticString = "."
         let searchable = unsafe channel.access(Place(PathBytes(dot.utf8Start, count: 1), from: handle), mode: 1, flags: 0).result
         guard searchable >= 0, let scratch = Scratch() else {
-            _ = channel.close(handle)
+            _ = channel.close(handle, keepsLocks: true)
             return searchable < 0 ? searchable : -ErrorNumber.noMemory
         }
         var length = unsafe place.handle == WireRequest.rootHandle || handleIsPresent(place.handle) ? joined(place, scratch.base) : 0
@@ -132,7 +132,7 @@ enum WorkingDirectory {
             _ = unsafe dashfs_raw_syscall3(SystemCallNumber.chdir.rawValue, Int64(Int(bitPattern: nowhere.utf8Start)), 0, 0)
         }
         if Connection.isBorrowed {
-            _ = channel.close(handle)
+            _ = channel.close(handle, keepsLocks: true)
             guard let own = unsafe ThreadBlock.makeDirectory() else { return -ErrorNumber.noMemory }
             unsafe dashfs_copy(dashfs_block_text(own), scratch.base, length)
             unsafe own.pointee.length = UInt32(truncatingIfNeeded: length)
@@ -144,7 +144,7 @@ enum WorkingDirectory {
             let description = Descriptors.make(
                 handle: handle, mode: UInt32(truncatingIfNeeded: opened.info1), inode: opened.info0)
         else {
-            _ = channel.close(handle)
+            _ = channel.close(handle, keepsLocks: true)
             return -ErrorNumber.noMemory
         }
         unsafe dashfs_copy(dashfs_directory_text(), scratch.base, length)

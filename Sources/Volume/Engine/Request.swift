@@ -10,6 +10,7 @@ public enum Opcode: UInt8, Sendable, CaseIterable {
     case null
     /// Path, `flags` as Linux open(2), `mode` (bits 16 to 24: the caller's umask, as in mkdir and mknod; bit 31: an empty path means the handle's own file), `length` = RESOLVE_* of openat2(2). Result: a handle. info0: inode number, info1: st_mode.
     case open
+    /// `flags` 1: not the close of a process's descriptor, which would release the session's record locks on the file.
     case close
     /// `bufferLength` bytes to `buffer`, `offset` (-1: the description's own, which moves). Result: bytes.
     case read

@@ -171,7 +171,7 @@ extension Volume {
 
     /// close(2) of any descriptor of a file releases its process's record locks on it; the last one of a description, the description's.
     /// - Parameter ending: the description that goes.
-    func releaseLocks(_ core: CoreInode, session: SessionID, ending: Int?, _ tx: Transaction) throws(Stop) {
+    func releaseLocks(_ core: CoreInode, session: SessionID?, ending: Int?, _ tx: Transaction) throws(Stop) {
         var next = core.firstLock
         var previous: Int?
         while next != 0 {
@@ -179,7 +179,7 @@ extension Volume {
             let row = lockRow(slot, tx)
             let following = row.next
             let holder = row.holder
-            if holder.isDescription ? ending.map({ UInt64($0) == holder.owner }) ?? false : holder.session == session.rawValue {
+            if holder.isDescription ? ending.map({ UInt64($0) == holder.owner }) ?? false : holder.session == session?.rawValue {
                 if let previous { try lockRowForWrite(previous, tx).next = following } else { core.firstLock = following }
                 try release(row, core, tx)
             } else {

@@ -107,7 +107,8 @@ extension Volume {
         let present = try openDescription(request.handle, request.session, tx)
         let row = try descriptionForWrite(present.slot, tx)
         let core = CoreInode(slot: Int(row.core), cell: try tx.writeState(Int(row.core) * CoreInode.size, length: CoreInode.size))
-        try releaseLocks(core, session: request.session, ending: row.references == 1 ? row.slot : nil, tx)
+        let keepsLocks = request.flags & 1 != 0 || row.flags & OpenFlag.pathOnly != 0
+        try releaseLocks(core, session: keepsLocks ? nil : request.session, ending: row.references == 1 ? row.slot : nil, tx)
         if let holder = sessionIndex(request.session) { tx.holder = holder }
         if row.references > 1 {
             try leave(row, request.session, tx)

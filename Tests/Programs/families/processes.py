@@ -269,3 +269,38 @@ there = os.open(os.path.basename(target), os.O_RDONLY | os.O_DIRECTORY | os.O_NO
 say("walked", os.path.samestat(os.fstat(there), os.stat(target)), )
 say("seen from above", os.path.samestat(os.stat(os.path.basename(target), dir_fd=above, follow_symlinks=False), os.stat(target)))
 say("and below", os.path.samestat(os.stat(f"{os.path.basename(target)}/{os.path.basename(top)}", dir_fd=above), os.stat(top)))
+
+# Record locks go with a close of a descriptor of the file, and with nothing else.
+locked = os.open("mapped", os.O_RDWR | os.O_CREAT, 0o600)
+os.ftruncate(locked, 4096)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+memory = libc.mmap(None, 4096, mmap.PROT_READ, mmap.MAP_SHARED, locked, 0)
+os.close(locked)
+locked = os.open("mapped", os.O_RDWR)
+fcntl.fcntl(locked, fcntl.F_SETLK, record)
+
+
+def is_locked(name):
+    asking = os.open(name, os.O_RDONLY)
+    answer = struct.unpack("hhqqi4x", fcntl.fcntl(asking, fcntl.F_GETLK, record))
+    return 0 if answer[0] != fcntl.F_UNLCK and answer[4] == os.getppid() else 1
+
+
+libc.munmap(ctypes.c_void_p(memory), ctypes.c_size_t(4096))
+say("locked after munmap", child(lambda: is_locked("mapped")))
+os.close(os.open("mapped", os.O_PATH))
+say("locked after the close of a path", child(lambda: is_locked("mapped")))
+os.close(os.open("mapped", os.O_RDONLY))
+say("locked after a close", child(lambda: is_locked("mapped")))
+os.mkdir("locked")
+directory = os.open("locked", os.O_RDONLY)
+fcntl.fcntl(directory, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0))
+os.chdir("locked")
+os.chdir("..")
+say("a directory, after it was the working directory", child(lambda: is_locked("locked")))
+os.chmod("binary", 0o755)
+program = os.open("binary", os.O_RDWR)
+fcntl.fcntl(program, fcntl.F_SETLK, record)
+os.set_inheritable(program, False)
+say("a program that is run", child(lambda: is_locked("binary")))
