@@ -1,8 +1,7 @@
 # For the scripts beside this one; each is called as `bash NAME.sh TARGET` and tries one family of programs in TARGET/NAME.
 #
 # A script prints what it observes (to be compared with the same script's output on a kernel file system), and as its last line its own verdict:
-# "PASS name: n checks" with exit 0, or "FAIL name: …" with exit 1. Programs that are not built-ins of the shell never have a redirection
-# into or out of TARGET, so no open file of TARGET passes over fork and exec; what they print goes through pipes.
+# "PASS name: n checks" with exit 0, or "FAIL name: …" with exit 1.
 set -u
 export LC_ALL=C TZ=UTC
 umask 022
