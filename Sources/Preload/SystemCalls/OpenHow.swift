@@ -75,6 +75,8 @@ struct OpenHow {
         }
         if how.limits & inRoot != 0 {
             guard isOurs else { return .kernel }
+            let length = memory.stringLength(UInt64(bitPattern: frame.argument1), limit: Int(DASHFS_TEXT_CAPACITY))
+            if let length, length > Layout.pathLimit { return .answered(-ErrorNumber.nameTooLong) }
             // "/" is the directory itself.
             while memory.isReadable(UInt64(bitPattern: frame.argument1 &+ 1), 1), let next = unsafe UnsafeRawPointer(bitPattern: Int(frame.argument1)),
                 unsafe Text.byte(next, 0) == Text.slash
