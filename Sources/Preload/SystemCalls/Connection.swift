@@ -29,8 +29,8 @@ enum Connection {
 
     /// Of the descriptions that are of any use.
     @inline(__always) static var generation: UInt32 { unsafe latest }
-    /// An O_PATH descriptor, high up, of which all placeholders are duplicates; -1 before the first connection.
     static func wasLostWithServer(_ generation: UInt32) -> Bool { unsafe generation < lostWithServer }
+    /// An O_PATH descriptor, high up, of which all placeholders are duplicates; -1 before the first connection.
     static var placeholder: Int32 { unsafe pathOnly }
 
     @inline(__always)
@@ -172,13 +172,14 @@ enum Connection {
         forgetFormer()
         guard let path = unsafe Configuration.socket.address, let scratch = Scratch() else { return (nil, -ErrorNumber.notConnected) }
         // What is open goes over to the new session: from the old one, or from what a fork or exec has left.
-        let handles = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
-        let count = unsafe Descriptors.handles(handles, limit: min(Layout.handedLimit, Scratch.bytes / 4))
-        let key = old?.key ?? Legacy.key
+        var files = Descriptors.files(in: scratch)
+        let count = files.count
+        files.key = old?.key ?? Legacy.key
+        if files.key == (0, 0) { files.count = 0 }
         do throws(ErrorCode) {
             let session = try unsafe Session.connect(
                 path: path, length: Configuration.socket.count, prefix: Configuration.prefix,
-                inheritance: Inheritance(key: key, handles: handles, count: key == (0, 0) ? 0 : count), descriptorFloor: descriptorFloor())
+                inheritance: files, descriptorFloor: descriptorFloor())
             Legacy.spend()
             Descriptors.reserve(session.socket)
             Descriptors.reserve(session.doorbell)
@@ -200,6 +201,14 @@ enum Connection {
         } catch {
             return (nil, -Int64(error.number))
         }
+    }
+
+    /// A bundle of open files of this session's; nil: there is none to be had (the server is gone, no descriptor is left).
+    static func makeBundle(of files: Inheritance, _ session: Session) -> (socket: Int32, key: (UInt64, UInt64))? {
+        guard let path = unsafe Configuration.socket.address else { return nil }
+        do throws(ErrorCode) {
+            return try unsafe session.makeBundle(of: files, path: path, length: Configuration.socket.count, descriptorFloor: descriptorFloor())
+        } catch { return nil }
     }
 
     /// Other threads may be looking at it: they find it ended.

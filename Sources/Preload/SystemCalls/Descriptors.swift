@@ -122,8 +122,13 @@ enum Descriptors {
         if value != 0, value != own { Description(index: value &- 1).release() }
     }
 
-    /// The descriptions that this process has, each as often as it has a descriptor or a map for it: up to `limit` handles at `target`; how many.
-    static func handles(_ target: UnsafeMutablePointer<Int32>, limit: Int) -> Int {
+    /// How many open files a block names.
+    static var filesLimit: Int { min(Layout.handedLimit, Scratch.bytes / 4) }
+
+    /// The open files of this process, each as often as it has a descriptor or a map for it, listed in the block.
+    static func files(in scratch: borrowing Scratch) -> Inheritance {
+        let target = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
+        let limit = filesLimit
         var count = 0
         for number in 0...end where count < limit {
             let number = number == end ? directoryEntry : number
@@ -135,7 +140,7 @@ enum Descriptors {
             file.release()
         }
         unsafe Maps.addHandles(target, &count, limit: limit)
-        return count
+        return unsafe Inheritance(key: (0, 0), handles: target, count: count)
     }
 
     /// The descriptor is not ours any more.

@@ -33,14 +33,8 @@ enum Execution {
         return result
     }
 
-    /// Keeps a path that lies in a scratch block beyond its life.
-    static func keep(_ text: UnsafeRawPointer, _ count: Int) -> Int64 {
-        guard let block = unsafe dashfs_thread_block(), count < Int(DASHFS_TEXT_CAPACITY) else { return 0 }
-        let room = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block))
-        unsafe dashfs_copy(room, text, count)
-        unsafe room.storeBytes(of: 0, toByteOffset: count, as: UInt8.self)
-        return Int64(Int(bitPattern: room))
-    }
+    /// Where a path that an escape leaves is put: it outlives every block that would have to be given up.
+    static var pathRoom: UnsafeMutableRawPointer? { unsafe dashfs_thread_block().map { unsafe UnsafeMutableRawPointer(dashfs_block_exec($0)) } }
 
     /// The kernel's file, or one that it reaches by descriptor.
     static func kernel(_ number: SystemCallNumber, _ call: SystemCallFrame, _ memory: ProgramMemory) -> Int64 {

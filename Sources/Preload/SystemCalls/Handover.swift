@@ -122,7 +122,7 @@ enum Handover {
     private static func compose(_ list: inout Variables, _ preparation: inout Preparation) {
         guard let scratch = Scratch() else { return }
         let handles = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
-        let limit = min(Layout.handedLimit, Scratch.bytes / 4)
+        let limit = Descriptors.filesLimit
         var (count, isCut, isAny) = (0, false, false)
         var survivors = unsafe Survivors(list.free)
         for number in 0...Descriptors.end {
@@ -159,13 +159,9 @@ enum Handover {
             (head.connection, head.kind, head.key) = (Int64(Legacy.socket), Legacy.kind.rawValue, Legacy.key)
             preparation.kept = Legacy.socket
         } else if Connection.isBorrowed {
-            guard let session = Connection.existing, let path = unsafe Configuration.socket.address else { return head }
-            do throws(ErrorCode) {
-                let made = try unsafe session.makeBundle(
-                    of: files, path: path, length: Configuration.socket.count, descriptorFloor: Connection.descriptorFloor())
-                (head.connection, head.key) = (Int64(made.socket), made.key)
-                preparation.bundle = made.socket
-            } catch { return head }
+            guard let session = Connection.existing, let made = Connection.makeBundle(of: files, session) else { return head }
+            (head.connection, head.key) = (Int64(made.socket), made.key)
+            preparation.bundle = made.socket
         } else {
             guard let session = Connection.sessionOfFiles() else { return head }
             (head.connection, head.kind, head.key) = (Int64(session.socket), Legacy.Kind.session.rawValue, session.key)

@@ -191,13 +191,6 @@ enum PathCalls {
         let completion = unsafe perform(number, frame, location, memory, nil)
         if completion.result == Execution.ready { return Execution.finish(number, frame, completion, memory) }
         if completion.result != WireCompletion.escape { return completion.result }
-        if Execution.isExec(number) {
-            // Nothing may be held when the kernel is asked.
-            var call = frame
-            let completion = walkOut(number, &call, arguments, memory)
-            if completion.result == Execution.ready { return Execution.finish(number, call, completion, memory) }
-            return completion.result == WireCompletion.escape ? Execution.kernel(number, call, memory) : completion.result
-        }
         return followOut(number, frame, arguments, memory)
     }
 
@@ -251,32 +244,23 @@ enum PathCalls {
     private static func followOut(
         _ number: SystemCallNumber, _ frame: SystemCallFrame, _ arguments: PathArguments, _ memory: ProgramMemory
     ) -> Int64 {
-        guard let scratch = Scratch() else { return -ErrorNumber.noMemory }
         var call = frame
-        var location = Location.find(
-            directory(call, arguments.directory), UInt64(bitPattern: call.argument(arguments.path)), memory, allowsEmpty: true)
-        for _ in 0..<chainLimit {
-            switch location.kind {
-            case .kernel: return kernel(number, call)
-            case .error: return location.error
-            case .ours: break
-            }
-            let completion = unsafe perform(number, call, location, memory, scratch.base)
-            if completion.result != WireCompletion.escape { return completion.result }
-            guard completion.info0 != 0 else { return -ErrorNumber.nameTooLong }
-            call.setArgument(arguments.path, Int64(bitPattern: scratch.address))
-            if let index = arguments.directory { call.setArgument(index, currentDirectory) }
-            location = Location.find(currentDirectory, scratch.address, memory)
+        if Execution.isExec(number) {
+            guard let room = unsafe Execution.pathRoom else { return -ErrorNumber.noMemory }
+            let completion = unsafe walk(number, &call, arguments, memory, room)
+            if completion.result == Execution.ready { return Execution.finish(number, call, completion, memory) }
+            return completion.result == WireCompletion.escape ? Execution.kernel(number, call, memory) : completion.result
         }
-        return -40
+        guard let scratch = Scratch() else { return -ErrorNumber.noMemory }
+        let completion = unsafe walk(number, &call, arguments, memory, scratch.base)
+        return completion.result == WireCompletion.escape ? kernel(number, call) : completion.result
     }
 
-    /// The same for an exec, which is made later: `call` as it has become. An escape: it is the kernel's.
-    @inline(never)
-    private static func walkOut(
-        _ number: SystemCallNumber, _ call: inout SystemCallFrame, _ arguments: PathArguments, _ memory: ProgramMemory
+    /// Follows texts that lead out, each taking the path's place in `call`, in `text`. An escape: what the call has become is the kernel's.
+    private static func walk(
+        _ number: SystemCallNumber, _ call: inout SystemCallFrame, _ arguments: PathArguments, _ memory: ProgramMemory, _ text: UnsafeMutableRawPointer
     ) -> WireCompletion {
-        guard let scratch = Scratch() else { return WireCompletion(result: -ErrorNumber.noMemory) }
+        let address = UInt64(UInt(bitPattern: text))
         var location = Location.find(
             directory(call, arguments.directory), UInt64(bitPattern: call.argument(arguments.path)), memory, allowsEmpty: true)
         for _ in 0..<chainLimit {
@@ -285,13 +269,12 @@ enum PathCalls {
             case .error: return WireCompletion(result: location.error)
             case .ours: break
             }
-            let completion = unsafe perform(number, call, location, memory, scratch.base)
+            let completion = unsafe perform(number, call, location, memory, text)
             if completion.result != WireCompletion.escape { return completion }
             guard completion.info0 != 0 else { return WireCompletion(result: -ErrorNumber.nameTooLong) }
-            let kept = unsafe Execution.keep(scratch.base, Int(completion.info0))
-            call.setArgument(arguments.path, kept)
+            call.setArgument(arguments.path, Int64(bitPattern: address))
             if let index = arguments.directory { call.setArgument(index, currentDirectory) }
-            location = Location.find(currentDirectory, UInt64(bitPattern: kept), memory)
+            location = Location.find(currentDirectory, address, memory)
         }
         return WireCompletion(result: -40)
     }

@@ -48,19 +48,12 @@ enum Processes {
     }
 
     private static func fork(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int64 {
-        var bundle: (socket: Int32, key: (UInt64, UInt64)) = (-1, (0, 0))
-        if let session = Connection.existing ?? Connection.session().session, let scratch = Scratch(), let path = unsafe Configuration.socket.address {
-            let handles = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
-            let count = unsafe Descriptors.handles(handles, limit: min(Layout.handedLimit, Scratch.bytes / 4))
-            if count > 0 {
-                // Without one (the server is gone, no descriptor is left) the child's descriptors answer EBADF.
-                do throws(ErrorCode) {
-                    bundle = try unsafe session.makeBundle(
-                        of: Inheritance(key: (0, 0), handles: handles, count: count), path: path, length: Configuration.socket.count,
-                        descriptorFloor: Connection.descriptorFloor())
-                    Descriptors.reserve(bundle.socket)
-                } catch {}
-            }
+        // Without one the child's descriptors answer EBADF.
+        var bundle: (socket: Int32, key: (UInt64, UInt64))?
+        if let session = Connection.existing ?? Connection.session().session, let scratch = Scratch() {
+            let files = Descriptors.files(in: scratch)
+            if files.count > 0 { bundle = Connection.makeBundle(of: files, session) }
+            if let bundle { Descriptors.reserve(bundle.socket) }
         }
         let child = dashfs_raw_syscall6(
             frame.number, frame.argument0, frame.argument1, frame.argument2, frame.argument3, frame.argument4, frame.argument5)
@@ -68,11 +61,11 @@ enum Processes {
             // Counted once, in the parent.
             Report.isNobodys(number)
             Connection.becomeChild()
-            if bundle.socket >= 0 { Legacy.set(bundle.key, socket: bundle.socket, .bundle) }
+            if let bundle { Legacy.set(bundle.key, socket: bundle.socket, .bundle) }
             return 0
         }
         Report.wasTheKernels(number)
-        if bundle.socket >= 0 {
+        if let bundle {
             Descriptors.unreserve(bundle.socket)
             _ = dashfs_sys_close(bundle.socket)
         }

@@ -54,26 +54,25 @@ extension Volume {
         return UInt64(request.offset) / pageSize..<pages(last)
     }
 
-    /// munmap(2) of a map that was for writing: what was stored there is the file's from now on, and its time is that.
-    func released(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+    /// The steps that a request begins with that names an inode and bytes of it. nil: they are done.
+    private func absorbNamed(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome? {
         let range = try Volume.pages(of: request)
         guard mappedFiles[request.argument] != nil else { return Outcome(0) }
-        if progress.absorbed != .max {
-            _ = try absorb(request.argument, within: range, progress, tx)
-            return .more
-        }
+        if progress.absorbed == .max { return nil }
+        _ = try absorb(request.argument, within: range, progress, tx)
+        return .more
+    }
+
+    /// munmap(2) of a map that was for writing: what was stored there is the file's from now on, and its time is that.
+    func released(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
+        if let outcome = try absorbNamed(request, progress, tx) { return outcome }
         nextMapCheck = 0
         return Outcome(0)
     }
 
     /// msync(2) of a map of this inode, whose descriptor may have been closed long ago.
     func syncMap(_ request: Request, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Outcome {
-        let range = try Volume.pages(of: request)
-        guard mappedFiles[request.argument] != nil else { return Outcome(0) }
-        if progress.absorbed != .max {
-            _ = try absorb(request.argument, within: range, progress, tx)
-            return .more
-        }
+        if let outcome = try absorbNamed(request, progress, tx) { return outcome }
         return try syncStep(request.argument, dataOnly: true, progress, tx)
     }
 

@@ -40,11 +40,7 @@ extension Volume {
             parked.cancelled = true
             cancel(session: session, token: parked.request.token)
         }
-        var slot = 0
-        while slot < descriptionHighWater {
-            if let handle = handle(inRow: slot, of: session) { closeHandle(handle, session) }
-            slot += 1
-        }
+        for handle in holdings(session) { closeHandle(handle, session) }
         if sessions[index].hasMapped { forgetGrants(session) }
         sessions[index].used = false
         sessions[index].generation &+= 1
