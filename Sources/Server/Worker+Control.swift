@@ -109,7 +109,8 @@ extension Worker {
         logNotes()
         return statistics.json(
             epoch: epoch, sessions: sessionCount, channels: channelCount, arenaBytes: arenaBytes, rounds: round, sleeps: sleeps,
-            isReadOnly: volume.isReadOnly, readOnlyReason: volume.readOnlyReason, device: queue?.counters ?? DeviceCounters())
+            isReadOnly: volume.isReadOnly, readOnlyReason: volume.readOnlyReason, maps: volume.mapOccupancy,
+            device: queue?.counters ?? DeviceCounters())
     }
 
     private func freeSession() -> UnsafeMutablePointer<SessionEnd>? {
