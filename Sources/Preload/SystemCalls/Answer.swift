@@ -55,6 +55,10 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .io_submit: return AsynchronousCalls.submit(frame, memory)
     case .io_uring_setup: return AsynchronousCalls.ringsAreRefused ? -38 : nil
 
+    case .sendmsg: return PassedDescriptors.send(frame, memory)
+    case .sendmmsg: return PassedDescriptors.sendSeveral(frame, memory)
+    case .recvmsg: return PassedDescriptors.receive(frame, memory)
+    case .recvmmsg: return PassedDescriptors.receiveSeveral(frame, memory)
     case .bind, .connect: return SocketNames.answer(number, frame, memory)
 
     // Descriptors.
@@ -101,6 +105,8 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
             if Connection.isTemporary(session) { session.disconnect() }
         }
         return nil
+    case .readlink, .readlinkat:
+        if let result = DescriptorLinks.read(number, frame, memory) { return result }
     default:
         break
     }
