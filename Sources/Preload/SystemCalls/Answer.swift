@@ -10,6 +10,7 @@ import CSystem
 func answer(_ number: SystemCallNumber, _ frame: inout SystemCallFrame) -> Bool {
     if Probe.isOn, Probe.answer(number, &frame) { return true }
     guard Configuration.isOn else { return false }
+    if Processes.Awaited.isThere { Processes.Awaited.settle() }
     if unsafe dashfs_borrowed_block() != nil { ThreadBlock.settle() }
     guard let result = result(number, frame) else { return false }
     frame.result = result

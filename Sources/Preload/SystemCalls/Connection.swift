@@ -86,6 +86,9 @@ enum Connection {
         unsafe hasLent = true
     }
 
+    /// Whether this memory is a forked child's copy that nothing has been done about.
+    static var isCopied: Bool { unsafe UnsafeMutableRawPointer(bitPattern: ownWord).map { unsafe dashfs_load32($0) == 0 } ?? false }
+
     @inline(never) private static func isAnothers() -> Bool {
         let own = Int64(dashfs_sys_getpid())
         if unsafe process == own { return false }
