@@ -55,7 +55,7 @@ let package = Package(
         .target(
             name: "Preload", dependencies: ["CSystem", "CPreload"], exclude: ["exports.map"],
             // -g and dashfs_unwind_anchor together give every function unwind information: threads are cancelled in the hook.
-            swiftSettings: embedded + [.unsafeFlags(["-g", "-Xfrontend", "-enable-single-module-llvm-emission"])],
+            swiftSettings: embedded + [.define("PRELOAD"), .unsafeFlags(["-g", "-Xfrontend", "-enable-single-module-llvm-emission"])],
             linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")
                 + [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "initfirst"])]),
         .target(name: "Interception", dependencies: ["CSystem"], swiftSettings: ordinary),

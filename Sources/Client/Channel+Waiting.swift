@@ -3,6 +3,9 @@ import CSystem
 #if !hasFeature(Embedded)
     import Wire
 #endif
+#if PRELOAD
+    import CPreload
+#endif
 
 /// How a client waits: it looks for as long as its `SpinBudget` says, then sleeps on a futex of the completion segment.
 ///
@@ -86,9 +89,17 @@ extension Channel {
             let wake = unsafe dashfs_load32_acquire(completions + Layout.wakeWord)
             if ready() { return true }
             if unsafe dashfs_load32(completions + Layout.stateWord) == ServerState.closed { return ready() }
+            #if PRELOAD
+                // The program's handlers run when the call has ended (`Signals`), which decides there whether it goes on; so whatever has come ends the wait.
+                if restarting, dashfs_signal_waits() != 0 { interrupted() }
+            #endif
             let word = unsafe completions + Layout.wakeWord
-            let result = unsafe restarting
-                ? dashfs_sys_futex_wait_restarting(word, wake, Channel.napNanoseconds) : dashfs_sys_futex_wait(word, wake, Channel.napNanoseconds)
+            #if PRELOAD
+                let result = unsafe dashfs_sys_futex_wait(word, wake, Channel.napNanoseconds)
+            #else
+                let result = unsafe restarting
+                    ? dashfs_sys_futex_wait_restarting(word, wake, Channel.napNanoseconds) : dashfs_sys_futex_wait(word, wake, Channel.napNanoseconds)
+            #endif
             if Int64(result) == -ErrorNumber.interrupted {
                 interrupted()
             } else if Int64(result) == -ErrorNumber.timedOut {

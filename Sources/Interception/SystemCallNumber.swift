@@ -1,8 +1,8 @@
 // The system calls that can carry file system work, on x86-64: the one list of them.
 //
 // The site finder rewrites the call sites that can make one of these; the preloaded library (which compiles this file
-// through a symlink) enters its hook for these and no others. Futexes, signals and exit are not here: their sites stay as the C
-// library was built.
+// through a symlink) enters its hook for these and no others. Futexes, what else there is about signals, and exit are not here: their
+// sites stay as the C library was built.
 //
 // Numbers: Linux arch/x86/entry/syscalls/syscall_64.tbl. Names as there.
 
@@ -16,7 +16,7 @@ package enum SystemCallInterest: UInt8 {
 
 package enum SystemCallNumber: Int64, CaseIterable {
     case read = 0, write = 1, open = 2, close = 3, stat = 4, fstat = 5, lstat = 6, poll = 7, lseek = 8, mmap = 9
-    case mprotect = 10, munmap = 11, brk = 12, ioctl = 16, pread64 = 17, pwrite64 = 18, readv = 19, writev = 20
+    case mprotect = 10, munmap = 11, brk = 12, rt_sigaction = 13, ioctl = 16, pread64 = 17, pwrite64 = 18, readv = 19, writev = 20
     case access = 21, select = 23, mremap = 25, msync = 26, dup = 32, dup2 = 33, sendfile = 40, connect = 42, sendmsg = 46, recvmsg = 47, bind = 49, clone = 56
     case fork = 57, vfork = 58, execve = 59
     case shmdt = 67, fcntl = 72, flock = 73, fsync = 74, fdatasync = 75, truncate = 76, ftruncate = 77, getdents = 78

@@ -1,8 +1,8 @@
 // Where the program's file-related system calls arrive.
 //
 // Called by the stub (Sources/CPreload/stub.S) on the thread that makes the call, on its own stack, which may be a signal
-// stack of 8 KiB: frames stay under 2 KiB. It may be inside a signal handler, inside another call of this hook, in a vfork
-// child that borrows its parent's memory, or in a thread that is cancelled. So: no allocation, no lazily made globals, no
+// stack of 8 KiB: frames stay under 2 KiB. The program's signal handlers wait until it ends (`Signals`), but it may be inside a handler of a fault, in a vfork
+// child that borrows its parent's memory, and another thread may fork. So: no allocation, no lazily made globals, no
 // function of libc, no lock that an interrupted owner could hold, and nothing that touches errno.
 
 import CPreload
@@ -11,8 +11,14 @@ import CSystem
 /// True: `frame.result` is the call's result, as the kernel would return it. False: the kernel makes the call.
 @c func dashfs_system_call(_ frame: UnsafeMutablePointer<SystemCallFrame>) -> Bool {
     guard let number = unsafe SystemCallNumber(rawValue: frame.pointee.number) else { return false }
-    if Report.isOn { return unsafe handleAndCount(number, frame) }
-    return unsafe handle(number, frame)
+    while true {
+        let before = unsafe dashfs_signals_hold(frame.pointee.stack_pointer)
+        let isAnswered = unsafe Report.isOn ? handleAndCount(number, frame) : handle(number, frame)
+        if dashfs_signals_let_in(before) == 0 { return isAnswered }
+        let goesOn = dashfs_signals_deliver() != 0
+        // A wait that was to end for a signal's sake, and need not.
+        guard unsafe goesOn && isAnswered && frame.pointee.result == -ErrorNumber.interrupted else { return isAnswered }
+    }
 }
 
 @inline(__always)

@@ -68,6 +68,21 @@ struct DashFSTests {
         }
     }
 
+    @Test("Hundreds of threads, signals in their midst, and threads that end in the middle of a call leave nothing behind")
+    func threads() throws {
+        try withScratch { here in
+            let threads = try here.compile("threads", ["threads.c"])
+            let beside = try run(threads, [try here.directory("kernel"), "256", "400"])
+            #expect(beside.status == 0, "\(beside.output)")
+            let image = here.path + "/volume.img"
+            #expect(try run(dashfs.path, ["format", image, "--size", "256M"]).status == 0)
+            let outcome = try run(dashfs.path, ["run", "--image", image, "--", threads, "/dash", "256", "\(1500 * factor)"])
+            #expect(outcome.status == 0 && outcome.output.contains("PASS threads"), "\(outcome.output)")
+            let check = try run(dashfs.path, ["check", image])
+            #expect(check.status == 0, "\(check.output)")
+        }
+    }
+
     @Test("A server that returns is found again, and one that does not is an I/O error after the timeout")
     func returning() throws {
         try withScratch { here in

@@ -13,6 +13,8 @@
 
 #define DASHFS_HIDDEN __attribute__((visibility("hidden")))
 
+#include "cpreload_signals.h"
+
 // MARK: slots (stub.S; the layout is drawn there and known to Sources/Preload/Slots.swift)
 
 extern DASHFS_HIDDEN uint8_t dashfs_slots[];

@@ -285,12 +285,14 @@ static inline long dashfs_socket_timeout(int fd, int milliseconds) {
     return dashfs_sys_call(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, (long)&limit, sizeof limit, 0);
 }
 
-/// Whether it is a socket of packets in sequence.
-static inline _Bool dashfs_is_seqpacket(int fd) {
+/// SOCK_STREAM or another kind of socket; 0: it is none.
+static inline int dashfs_socket_type(int fd) {
     int type = 0;
     socklen_t length = sizeof type;
-    return dashfs_sys_call(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, (long)&type, (long)&length, 0) == 0 && type == SOCK_SEQPACKET;
+    return dashfs_sys_call(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, (long)&type, (long)&length, 0) == 0 ? type : 0;
 }
+static inline _Bool dashfs_is_socket(int fd) { return dashfs_socket_type(fd) != 0; }
+static inline _Bool dashfs_is_seqpacket(int fd) { return dashfs_socket_type(fd) == SOCK_SEQPACKET; }
 
 struct dashfs_peer {
     int32_t process;

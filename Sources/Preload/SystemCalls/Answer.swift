@@ -22,6 +22,8 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     let memory = ProgramMemory(frame)
     let (first, second, third) = (frame.argument0, frame.argument1, frame.argument2)
     switch number {
+    case .rt_sigaction: return Signals.change(frame, memory)
+
     // Data.
     case .read:
         return onFile(first) { Transfers.read($0, UInt64(bitPattern: second), UInt64(bitPattern: third), offset: nil, memory) }

@@ -104,6 +104,7 @@ enum Connection {
 
     /// In a forked child, before anything else of it runs: what its parent connected is not to be had from here.
     static func becomeChild() {
+        dashfs_signals_drop()
         let mask = dashfs_signals_block()
         takeLock()
         _ = isAnothers()
@@ -155,7 +156,7 @@ enum Connection {
                 return (nil, -ErrorNumber.io)
             }
             var pause: (Int64, Int64) = (0, 50_000_000)
-            _ = unsafe withUnsafeMutablePointer(to: &pause) { dashfs_raw_syscall3(35 /* nanosleep */, Int64(Int(bitPattern: $0)), 0, 0) }
+            _ = unsafe withUnsafeMutablePointer(to: &pause) { Signals.call(35 /* nanosleep */, Int64(Int(bitPattern: $0))) }
             waited += 50
         }
     }

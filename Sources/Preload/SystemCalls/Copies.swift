@@ -146,6 +146,7 @@ enum Copies {
             let read = channel.readInPlace(file.handle, count: piece, offset: start &+ Int64(done))
             guard read > 0 else { return done > 0 ? Int64(done) : read }
             let got = min(Int(read), piece)
+            if waits, size > 0 || dashfs_is_socket(Int32(truncatingIfNeeded: output)), !isNonBlocking(output), let interrupted = Signals.wait(for: Int16(POLLOUT), on: output) { return done > 0 ? Int64(done) : interrupted }
             let written = unsafe dashfs_sys_write(Int32(truncatingIfNeeded: output), channel.dataArea, got)
             guard written >= 0 else { return done > 0 ? Int64(done) : Int64(written) }
             done += written
@@ -189,6 +190,7 @@ enum Copies {
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
         if !waits, dashfs_sys_poll(Int32(truncatingIfNeeded: input), Int16(POLLIN), 0) == 0 { return -ErrorNumber.again }
+        if waits, !isNonBlocking(input), let interrupted = Signals.wait(for: Int16(POLLIN), on: input) { return interrupted }
         let read = Int64(unsafe dashfs_sys_read(Int32(truncatingIfNeeded: input), channel.dataArea, min(count, channel.dataCapacity)))
         guard read > 0 else { return read }
         return channel.writeInPlace(file.handle, count: Int(read), offset: offset)
@@ -253,6 +255,7 @@ enum Copies {
     }
 
     private static func isAppending(_ descriptor: Int64) -> Bool { flags(descriptor) & appending != 0 }
+    private static func isNonBlocking(_ descriptor: Int64) -> Bool { flags(descriptor) & 0o4000 != 0 }
 
     /// 0: not a pipe.
     private static func pipeSize(_ descriptor: Int64) -> Int {

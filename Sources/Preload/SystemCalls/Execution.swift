@@ -53,8 +53,8 @@ enum Execution {
     }
 
     private static func raw(_ call: SystemCallFrame, _ variables: Int64) -> Int64 {
-        if call.number == SystemCallNumber.execve.rawValue { return dashfs_raw_syscall3(call.number, call.argument0, call.argument1, variables) }
-        return dashfs_raw_syscall6(call.number, call.argument0, call.argument1, call.argument2, variables, call.argument4, 0)
+        if call.number == SystemCallNumber.execve.rawValue { return Signals.call(call.number, call.argument0, call.argument1, variables) }
+        return Signals.call(call.number, call.argument0, call.argument1, call.argument2, variables, call.argument4)
     }
 
     // MARK: A file of the volume

@@ -33,7 +33,7 @@ private struct MessageHeader {
 
     mutating func call(_ number: SystemCallNumber, _ socket: Int64, _ flags: Int64) -> Int64 {
         unsafe withUnsafeMutableBytes(of: &words) { bytes in
-            dashfs_raw_syscall3(number.rawValue, socket, Int64(Int(bitPattern: bytes.baseAddress)), flags)
+            Signals.call(number.rawValue, socket, Int64(Int(bitPattern: bytes.baseAddress)), flags)
         }
     }
 }
@@ -82,7 +82,7 @@ enum PassedDescriptors {
             let address = first &+ number &* MessageHeader.slotBytes
             let result =
                 send(frame.argument0, address, frame.argument3, memory)
-                ?? dashfs_raw_syscall3(SystemCallNumber.sendmsg.rawValue, frame.argument0, Int64(bitPattern: address), frame.argument3)
+                ?? Signals.call(SystemCallNumber.sendmsg.rawValue, frame.argument0, Int64(bitPattern: address), frame.argument3)
             if result < 0 { return number == 0 ? result : Int64(number) }
             var sent = UInt32(truncatingIfNeeded: result)
             _ = unsafe withUnsafeMutablePointer(to: &sent) { unsafe memory.copyOut($0, to: address &+ UInt64(MessageHeader.bytes), count: 4) }
@@ -102,8 +102,6 @@ enum PassedDescriptors {
         guard header.controlLength <= UInt64(Scratch.bytes), let scratch = Scratch(), let bundles = Scratch() else { return -ErrorNumber.noMemory }
         guard unsafe memory.copyIn(scratch.base, from: header.control, count: Int(header.controlLength)) else { return -14 }
         header.control = scratch.address
-        // No handler may jump away while connections are open.
-        let mask = dashfs_signals_block()
         let sockets = unsafe bundles.base.assumingMemoryBound(to: Int32.self)
         var count = 0
         var problem: Int64 = 0
@@ -118,18 +116,12 @@ enum PassedDescriptors {
             unsafe sockets[count] = made
             count += 1
         }
-        var result = problem
-        if problem == 0 {
-            // A send that waits may be ended by a signal, as the program means it; what it interrupts is closed all the same, unless the handler jumps.
-            dashfs_signals_restore(mask)
-            result = header.call(.sendmsg, socket, flags)
-            _ = dashfs_signals_block()
-        }
+        // A handler that leaves this call for ever leaves the connections behind.
+        let result = problem == 0 ? header.call(.sendmsg, socket, flags) : problem
         for index in 0..<count {
             unsafe Descriptors.unreserve(sockets[index])
             _ = unsafe dashfs_sys_close(sockets[index])
         }
-        dashfs_signals_restore(mask)
         return result
     }
 
@@ -153,7 +145,7 @@ enum PassedDescriptors {
         let address = UInt64(bitPattern: frame.argument1)
         guard let header = MessageHeader(address, memory), header.hasControl else { return nil }
         Report.wasTheKernels(.recvmsg)
-        let result = dashfs_raw_syscall3(frame.number, frame.argument0, frame.argument1, frame.argument2)
+        let result = Signals.call(frame.number, frame.argument0, frame.argument1, frame.argument2)
         if result >= 0 { adopt(address, frame.argument2, memory) }
         return result
     }
@@ -163,8 +155,7 @@ enum PassedDescriptors {
         let first = UInt64(bitPattern: frame.argument1)
         guard frame.argument2 > 0, let header = MessageHeader(first, memory), header.hasControl else { return nil }
         Report.wasTheKernels(.recvmmsg)
-        let result = dashfs_raw_syscall6(
-            frame.number, frame.argument0, frame.argument1, frame.argument2, frame.argument3, frame.argument4, frame.argument5)
+        let result = Signals.call(frame.number, frame.argument0, frame.argument1, frame.argument2, frame.argument3, frame.argument4)
         if result > 0 { for number in 0..<UInt64(result) { adopt(first &+ number &* MessageHeader.slotBytes, frame.argument3, memory) } }
         return result
     }
@@ -172,11 +163,7 @@ enum PassedDescriptors {
     /// Of what has been received, the files of ours become files of this process.
     private static func adopt(_ address: UInt64, _ flags: Int64, _ memory: ProgramMemory) {
         guard let header = MessageHeader(address, memory), header.hasControl else { return }
-        forEachDescriptor(of: header, memory) { _, descriptor in
-            let mask = dashfs_signals_block()
-            adopt(descriptor, closesOnExec: flags & closeOnExec != 0)
-            dashfs_signals_restore(mask)
-        }
+        forEachDescriptor(of: header, memory) { _, descriptor in adopt(descriptor, closesOnExec: flags & closeOnExec != 0) }
     }
 
     private static func adopt(_ descriptor: Int64, closesOnExec: Bool) {

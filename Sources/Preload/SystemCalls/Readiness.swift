@@ -58,7 +58,7 @@ enum Readiness {
             // A negative descriptor is passed over.
             unsafe room.base.storeBytes(of: Int32(-1), toByteOffset: index * entrySize, as: Int32.self)
         }
-        let result = dashfs_raw_syscall6(frame.number, room.address, frame.argument1, frame.argument2, frame.argument3, frame.argument4, 0)
+        let result = Signals.call(frame.number, room.address, frame.argument1, frame.argument2, frame.argument3, frame.argument4)
         guard result >= 0 else { return result }
         guard memory.isWritable(UInt64(bitPattern: frame.argument0), count * entrySize) else { return efault }
         for index in 0..<count {
@@ -164,7 +164,7 @@ enum Readiness {
         }
         var result = unsafe withUnsafeMutablePointer(to: &zero) { zero in
             if isReady { limit = Int64(Int(bitPattern: zero)) }
-            return dashfs_raw_syscall6(frame.number, frame.argument0, copy(0), copy(1), copy(2), limit, signals)
+            return Signals.call(frame.number, frame.argument0, copy(0), copy(1), copy(2), limit, signals)
         }
         if isReady, result == -ErrorNumber.interrupted {
             // Without waiting, and with nothing of the kernel's ready: its sets are as they were.
