@@ -26,6 +26,13 @@ import CPreload
 }
 
 extension Environment {
+    /// What follows the environment on the first stack of a program; null if there is none.
+    var auxiliaryVector: UnsafeMutablePointer<UInt64>? {
+        guard var entry = unsafe entries else { return nil }
+        while unsafe entry.pointee != nil { unsafe entry += 1 }
+        return unsafe UnsafeMutableRawPointer(entry + 1).assumingMemoryBound(to: UInt64.self)
+    }
+
     /// The entries whose names begin so, with their values.
     func forEach(named beginning: StaticString, _ body: (ProgramString) -> Void) {
         guard var entry = unsafe entries else { return }

@@ -1,0 +1,66 @@
+// Which file of the volume this program is. The kernel runs a copy in memory, so what it says of that is put right: the link /proc/self/exe, AT_EXECFN of the auxiliary vector, the name that ps
+// shows. What is opened or run by /proc/self/exe is the copy, which has the same bytes. ($ORIGIN: `Execution.makeMemory`.)
+//
+// Invariant: the path is absolute, begins with the prefix, has no symbolic link in it as of the exec, and never changes.
+
+import CPreload
+import CSystem
+
+enum OwnProgram {
+    /// What stands between "/memfd:" and the program's path in the name of its copy.
+    static var detour: StaticString { "/.." }
+    nonisolated(unsafe) private static var length = 0
+
+    /// Empty: a program of the kernel's.
+    @inline(__always) static var path: PathBytes { unsafe PathBytes(dashfs_program_text(), count: length) }
+    @inline(__always) static var isOurs: Bool { unsafe length > 0 }
+
+    /// What exec has handed over.
+    static func inherit(_ path: PathBytes) {
+        guard let address = unsafe path.address, path.count > 0, path.count < Int(DASHFS_TEXT_CAPACITY) else { return }
+        unsafe dashfs_copy(dashfs_program_text(), address, path.count)
+        unsafe length = path.count
+    }
+
+    /// Tells the kernel and the program, once, at the start. The auxiliary vector stands behind the environment: pairs of words, to (0, 0).
+    static func announce(_ environment: Environment) {
+        guard isOurs else { return }
+        let text = unsafe UnsafeRawPointer(dashfs_program_text())
+        var start = unsafe length
+        while start > 0, unsafe Text.byte(text, start - 1) != Text.slash { start -= 1 }
+        _ = unsafe dashfs_raw_syscall3(157 /* prctl */, 15 /* PR_SET_NAME */, Int64(Int(bitPattern: text + start)), 0)
+        guard var entry = unsafe environment.auxiliaryVector else { return }
+        while unsafe entry[0] != 0 {
+            let fileName: UInt64 = 31
+            if unsafe entry[0] == fileName { unsafe entry[1] = UInt64(UInt(bitPattern: text)) }
+            unsafe entry += 2
+        }
+    }
+
+    /// readlink(2) and readlinkat(2) of /proc/self/exe, by whatever name of this process; nil: it is another path.
+    @inline(__always)
+    static func readLink(_ address: Int64, _ buffer: Int64, _ capacity: Int64, _ memory: ProgramMemory) -> Int64? {
+        isOurs ? answer(UInt64(bitPattern: address), UInt64(bitPattern: buffer), Int64(Int32(truncatingIfNeeded: capacity)), memory) : nil
+    }
+
+    @inline(never)
+    private static func answer(_ address: UInt64, _ buffer: UInt64, _ capacity: Int64, _ memory: ProgramMemory) -> Int64? {
+        guard isLink(address, memory) else { return nil }
+        guard capacity > 0 else { return -ErrorNumber.invalid }
+        let count = min(Int(capacity), path.count)
+        return unsafe memory.copyOut(dashfs_program_text(), to: buffer, count: count) ? Int64(count) : -14
+    }
+
+    /// Whether the text is that link of this process's.
+    static func isLink(_ address: UInt64, _ memory: ProgramMemory) -> Bool {
+        let longest = 64
+        guard isOurs, let count = memory.stringLength(address, limit: longest), count < longest, let text = unsafe UnsafeRawPointer(bitPattern: UInt(address)),
+            let name = unsafe PathBytes(text, count: count).dropping("/proc/")
+        else { return false }
+        if name.dropping("self/exe")?.count == 0 || name.dropping("thread-self/exe")?.count == 0 { return true }
+        guard let digits = unsafe name.address, let (number, length) = unsafe Text.number(digits, name.count),
+            unsafe PathBytes(digits + length, count: name.count - length).dropping("/exe")?.count == 0
+        else { return false }
+        return number == UInt64(dashfs_sys_getpid())
+    }
+}
