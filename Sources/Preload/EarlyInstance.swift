@@ -19,20 +19,36 @@ enum EarlyInstance {
 
     static var isAuditor: Bool { unsafe table != nil }
 
-    /// The constructor's part.
+    /// What ld.so calls the program.
+    nonisolated(unsafe) private static var program: UInt = 0
+    nonisolated(unsafe) private static var variables: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>? = nil
+
+    /// The constructor's part. Where the program was started by naming ld.so, the kernel does not know its address (AT_BASE), and it comes with `noteObject`.
     static func start(_ environment: Environment) {
         guard let path = environment.value("DASHFS_SITES") else { return }
         unsafe table = path.start
+        unsafe variables = environment.entries
         Configuration.start(environment, early: true)
-        hideVariable(environment)
+        if let address = environment.auxiliary(7 /* AT_BASE */), address != 0 { rewrite(at: address) }
     }
 
-    /// Of the objects that ld.so tells of before it loads any, the program and itself, only it has a name.
-    fileprivate static func noteObject(_ name: UnsafeMutablePointer<CChar>, at address: UInt64) {
-        unsafe straighten(name)
-        guard let path = unsafe table, unsafe loader == 0 && name.pointee != 0 && address != 0 else { return }
+    private static func rewrite(at address: UInt64) {
+        guard let path = unsafe table, unsafe loader == 0 else { return }
         unsafe loader = address
         unsafe stop(on: Patcher.rewriteCallSites(ProgramString(path), ofLoaderAt: address))
+    }
+
+    /// An object of the program's namespace. The first, before any is loaded, are the program, by whose cookie the namespace is known, and ld.so, which alone has a name.
+    fileprivate static func noteObject(_ name: UnsafeMutablePointer<CChar>, at address: UInt64, _ cookie: UInt) {
+        unsafe straighten(name)
+        if unsafe program == 0 { unsafe program = cookie }
+        if unsafe name.pointee != 0 && address != 0 { rewrite(at: address) }
+    }
+
+    /// Objects are about to be loaded or unloaded, or that is done: in the program's namespace, or, if it has auditors of its own, in one of theirs.
+    fileprivate static func noteActivity(_ cookie: UInt, isOver: Bool) {
+        guard unsafe program != 0 && cookie == program else { return }
+        if isOver { end() } else { hideVariable() }
     }
 
     /// ld.so's own copy of the path of an object that was found by the $ORIGIN of a copied program (`Execution.makeMemory`): it becomes what it means. For as long as the process lives.
@@ -47,8 +63,27 @@ enum EarlyInstance {
         } while unsafe name[index - 1] != 0
     }
 
+    /// All auditors are loaded, and nothing else: LD_AUDIT is not for the program, nor for its children. What stands there behind us is the program's own. Where nothing does the variable gets
+    /// a name that means nothing: to take it away would move the auxiliary vector away from the environment, where some look for it.
+    private static func hideVariable() {
+        guard unsafe table != nil, let entries = unsafe variables else { return }
+        unsafe variables = nil
+        unsafe Environment(entries).forEach(named: "LD_AUDIT=") { entry in
+            let text = unsafe UnsafeMutablePointer(mutating: entry.start)
+            let name: StaticString = "DASHFS_EARLY="
+            let (start, count) = (9, entry.count)
+            var theirs = start
+            while theirs < count, unsafe text[theirs] != 0x3a { theirs += 1 }
+            if theirs < count {
+                for index in theirs + 1...count { unsafe text[start + index - theirs - 1] = text[index] }
+            } else if count >= name.utf8CodeUnitCount {
+                for index in 0..<count { unsafe text[index] = index < name.utf8CodeUnitCount ? CChar(bitPattern: name.utf8Start[index]) : 0x30 }
+            }
+        }
+    }
+
     /// All objects are loaded; the first initialiser is the other instance's.
-    fileprivate static func end() {
+    private static func end() {
         guard let path = unsafe table else { return }
         unsafe table = nil
         unsafe stop(on: Patcher.restoreLoader(ProgramString(path), at: loader))
@@ -60,37 +95,19 @@ enum EarlyInstance {
         problem.report()
         exitImmediately(126)
     }
-
-    /// LD_AUDIT is not for the program, nor for its children. Without ours at its end it is the program's own; where that is all, it gets a name that means nothing: to take an entry
-    /// away would move the auxiliary vector away from the environment, where some look for it. ld.so reads the string while it loads auditors, up to the end of it, and ours is the last.
-    private static func hideVariable(_ environment: Environment) {
-        environment.forEach(named: "LD_AUDIT=") { entry in
-            let text = unsafe UnsafeMutablePointer(mutating: entry.start)
-            let name: StaticString = "DASHFS_EARLY="
-            let count = entry.count
-            var end = count
-            while end > 9, unsafe text[end - 1] != 0x3a { end -= 1 }
-            if end > 9 {
-                unsafe text[end - 1] = 0
-            } else if count >= name.utf8CodeUnitCount {
-                for index in 0..<count {
-                    unsafe text[index] = index < name.utf8CodeUnitCount ? CChar(bitPattern: name.utf8Start[index]) : 0x30
-                }
-            }
-        }
-    }
 }
 
 /// What ld.so asks an auditor first: the version of the interface that it follows. 0: it is not one, and is unloaded.
 @c public func la_version(_ version: UInt32) -> UInt32 { EarlyInstance.isAuditor ? version : 0 }
 
-/// An object has been loaded into the program's namespace. The result: no symbol of it is watched.
-@c public func la_objopen(_ object: UnsafePointer<dashfs_link>, _ namespace: Int, _ cookie: UnsafeMutableRawPointer?) -> UInt32 {
-    if let name = unsafe object.pointee.name { unsafe EarlyInstance.noteObject(UnsafeMutablePointer(mutating: name), at: object.pointee.address) }
+/// An object has been loaded. The result: no symbol of it is watched.
+@c public func la_objopen(_ object: UnsafePointer<dashfs_link>, _ namespace: Int, _ cookie: UInt) -> UInt32 {
+    let ofTheProgram = 0  // LM_ID_BASE
+    if namespace == ofTheProgram, let name = unsafe object.pointee.name {
+        unsafe EarlyInstance.noteObject(UnsafeMutablePointer(mutating: name), at: object.pointee.address, cookie)
+    }
     return 0
 }
 
-/// ld.so has begun to load or unload objects, or (0) has done so. Of auditors nobody is told, so the first time is the program's start.
-@c public func la_activity(_ cookie: UnsafeMutableRawPointer?, _ flag: UInt32) {
-    if flag == 0 { EarlyInstance.end() }
-}
+/// ld.so has begun to load or unload objects in the namespace of the cookie's object, or (0) has done so.
+@c public func la_activity(_ cookie: UInt, _ flag: UInt32) { EarlyInstance.noteActivity(cookie, isOver: flag == 0) }

@@ -3,7 +3,7 @@
 import CPreload
 
 @safe struct Environment {
-    private let entries: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+    let entries: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
 
     init(_ entries: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) { unsafe self.entries = entries }
 
@@ -26,11 +26,21 @@ import CPreload
 }
 
 extension Environment {
-    /// What follows the environment on the first stack of a program; null if there is none.
+    /// The auxiliary vector, which follows the environment on a program's first stack: pairs of words, to (0, 0). Null if there is none.
     var auxiliaryVector: UnsafeMutablePointer<UInt64>? {
         guard var entry = unsafe entries else { return nil }
         while unsafe entry.pointee != nil { unsafe entry += 1 }
         return unsafe UnsafeMutableRawPointer(entry + 1).assumingMemoryBound(to: UInt64.self)
+    }
+
+    /// A value of the auxiliary vector, getauxval(3).
+    func auxiliary(_ type: UInt64) -> UInt64? {
+        guard var entry = unsafe auxiliaryVector else { return nil }
+        while unsafe entry[0] != 0 {
+            if unsafe entry[0] == type { return unsafe entry[1] }
+            unsafe entry += 2
+        }
+        return nil
     }
 
     /// The entries whose names begin so, with their values.

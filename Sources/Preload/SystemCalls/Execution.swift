@@ -14,10 +14,11 @@ enum Execution {
     static let ready: Int64 = -5000
     private static let chainLimit: UInt32 = 5
 
-    // The room for an exec, of DASHFS_EXEC_BYTES: the path, the program's own, a script's first line for each of a chain, two arrays of arguments used in turn, the environment.
+    // The room for an exec, of DASHFS_EXEC_BYTES: the path, the program's own, a script's first line for each of a chain, one more that is only looked at, two arrays of arguments used in turn, the environment.
     private static let programAt = 4096
     private static let headAt = 8192
     private static let headBytes = Script.headBytes
+    private static let lineAt = 12288
     private static let argumentsAt = 16384
     private static let argumentsBytes = 56 << 10
     private static let variablesAt = 128 << 10
@@ -28,6 +29,7 @@ enum Execution {
     static func answer(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let block = unsafe ThreadBlock.claim() else { return nil }
         unsafe block.pointee.chain = 0
+        unsafe block.pointee.name = UInt64(bitPattern: number == .execveat ? frame.argument1 : frame.argument0)
         if let result = PathCalls.answer(number, frame, memory) { return result }
         let result = kernel(number, frame, memory)
         Report.wasTheKernels(number)
@@ -43,17 +45,13 @@ enum Execution {
         // A search through PATH: what is not there needs no preparation.
         let search = isAt ? 0 : dashfs_raw_syscall3(SystemCallNumber.access.rawValue, call.argument0, 1, 0)
         guard search >= 0, let block = unsafe dashfs_thread_block() else { return raw(call, call.argument(isAt ? 3 : 2)) }
-        let program = ProgramFile(number, call, memory)
+        var program = ProgramFile(number, call, memory)
         defer { program.close() }
         let chain = unsafe block.pointee.chain
-        if chain <= chainLimit, program.descriptor >= 0 {
-            let head = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block)) + headAt + Int(chain) * headBytes
-            if let interpreter = unsafe Script.interpreter(program.descriptor, head), Location.mayLeadToVolume(unsafe PathBytes(interpreter, count: Text.length(interpreter))) {
-                if isAt, dashfs_raw_syscall6(439 /* faccessat2 */, call.argument0, call.argument1, 1, call.argument4 & 0x1100, 0, 0) < 0 { return -ErrorNumber.access }
-                let count = unsafe dashfs_sys_pread(program.descriptor, head, headBytes - 1, 0)
-                unsafe head.storeBytes(of: 0, toByteOffset: max(0, count), as: UInt8.self)
-                return script(number, call, call.argument(isAt ? 2 : 1), call.argument(isAt ? 3 : 2), memory)
-            }
+        let room = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block))
+        if unsafe chain <= chainLimit && program.followScripts(room + headAt + Int(chain) * headBytes, room + lineAt) {
+            if isAt, dashfs_raw_syscall6(439 /* faccessat2 */, call.argument0, call.argument1, 1, call.argument4 & 0x1100, 0, 0) < 0 { return -ErrorNumber.access }
+            return script(number, call, call.argument(isAt ? 2 : 1), call.argument(isAt ? 3 : 2), memory)
         }
         return run(program, number, call, memory)
     }
@@ -168,7 +166,12 @@ enum Execution {
         byDescriptor.argument4 = Int64(PathCalls.emptyPath)
         var program = ProgramFile()
         program.descriptor = Int32(truncatingIfNeeded: Int64(prepared.info0))
-        if let room = unsafe pathRoom { unsafe program.path = PathBytes(room + programAt, count: Int(prepared.info1)) }
+        if let block = unsafe dashfs_thread_block() {
+            unsafe program.path = PathBytes(dashfs_block_exec(block) + programAt, count: Int(prepared.info1))
+            let name = unsafe block.pointee.name
+            let limit = Int(DASHFS_TEXT_CAPACITY)
+            if let count = memory.stringLength(name, limit: limit), count < limit { unsafe program.name = PathBytes(UnsafeRawPointer(bitPattern: UInt(name)), count: count) }
+        }
         defer { program.close() }
         return run(program, .execveat, byDescriptor, memory)
     }

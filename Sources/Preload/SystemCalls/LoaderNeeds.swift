@@ -12,13 +12,13 @@ import CSystem
     var descriptor: Int32 = -1
     /// Where in the volume it is, as the program sees it; empty: elsewhere.
     var path = PathBytes.none
+    /// By what path it is started, if it is of the volume.
+    var name = PathBytes.none
 }
 
 enum LoaderNeeds {
     private static let dollar: UInt8 = 0x24
     private static let colon: UInt8 = 0x3a
-    /// Where a script's interpreter is one, as in the kernel.
-    private static let chainLimit = 5
 
     /// - Parameter variables: the environment as far as it has been put together.
     static func mayReachVolume(_ program: ProgramFile, _ variables: borrowing Variables, _ memory: ProgramMemory) -> Bool {
@@ -26,17 +26,7 @@ enum LoaderNeeds {
         if any(of: string(variables.libraryPath, memory), kind: .searchPath, isOurs) { return true }
         if any(of: string(variables.preloads, memory), kind: .object, isOurs) || any(of: Configuration.preload, kind: .object, isOurs) { return true }
         guard program.descriptor >= 0, let room = unsafe variables.free.baseAddress, unsafe variables.free.count >= DynamicNames.roomBytes else { return false }
-        var descriptor = program.descriptor
-        defer { if descriptor != program.descriptor { _ = dashfs_sys_close(descriptor) } }
-        for _ in 0..<chainLimit {
-            guard let interpreter = unsafe Script.interpreter(descriptor, room) else { break }
-            let next = unsafe dashfs_sys_open(interpreter.assumingMemoryBound(to: CChar.self), ProgramFile.flags, 0)
-            guard next >= 0 else { return false }
-            if descriptor != program.descriptor { _ = dashfs_sys_close(descriptor) }
-            descriptor = Int32(truncatingIfNeeded: next)
-        }
-        let file = descriptor
-        return unsafe DynamicNames.contains(room, read: { unsafe dashfs_sys_pread(file, $1, $2, Int64(bitPattern: $0)) }) { kind, text in
+        return unsafe DynamicNames.contains(room, read: { unsafe dashfs_sys_pread(program.descriptor, $1, $2, Int64(bitPattern: $0)) }) { kind, text in
             unsafe any(of: PathBytes(text), kind: kind, isOurs)
         }
     }
@@ -71,7 +61,7 @@ enum LoaderNeeds {
 
 extension ProgramFile {
     /// O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY: it is only looked at, whatever it is.
-    static let flags: Int32 = 0o2000000 | 0o4000 | 0o400
+    private static let flags: Int32 = 0o2000000 | 0o4000 | 0o400
 
     /// What a call of the kernel's names; close it.
     init(_ number: SystemCallNumber, _ call: SystemCallFrame, _ memory: ProgramMemory) {
@@ -90,6 +80,22 @@ extension ProgramFile {
     }
 
     func close() { if descriptor >= 0 { _ = dashfs_sys_close(descriptor) } }
+
+    /// Goes on to the interpreter as long as the file is a script of the kernel's, as the kernel would. True: one is in the volume, which the kernel cannot do.
+    /// - Parameters:
+    ///   - head: gets the file's beginning, as it is.
+    ///   - room: for the beginnings of the others.
+    mutating func followScripts(_ head: UnsafeMutableRawPointer, _ room: UnsafeMutableRawPointer) -> Bool {
+        guard descriptor >= 0, unsafe Script.readHead(descriptor, head) > 2, unsafe Script.isScript(head) else { return false }
+        let chainLimit = 5
+        for _ in 0..<chainLimit {
+            guard let interpreter = unsafe Script.interpreter(descriptor, room) else { break }
+            if unsafe Location.mayLeadToVolume(PathBytes(interpreter, count: Text.length(interpreter))) { return true }
+            close()
+            descriptor = Int32(truncatingIfNeeded: unsafe dashfs_sys_open(interpreter.assumingMemoryBound(to: CChar.self), Self.flags, 0))
+        }
+        return false
+    }
 }
 
 /// A program that says by which other it is to be run: "#!interpreter [argument]".
@@ -97,10 +103,18 @@ enum Script {
     /// As much of the file as the kernel looks at.
     static let headBytes = 256
 
-    /// The interpreter's path, with its zero, at the beginning of `room`; nil: it is no script.
+    /// The file's beginning, with a zero behind it, at `target`; how many bytes it has.
+    static func readHead(_ descriptor: Int32, _ target: UnsafeMutableRawPointer) -> Int {
+        let count = max(0, unsafe dashfs_sys_pread(descriptor, target, headBytes - 1, 0))
+        unsafe target.storeBytes(of: 0, toByteOffset: count, as: UInt8.self)
+        return count
+    }
+
+    /// The interpreter's path, with its zero, in `room`; nil: it is no script.
     static func interpreter(_ descriptor: Int32, _ room: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer? {
-        let count = unsafe dashfs_sys_pread(descriptor, room, headBytes - 1, 0)
-        guard count > 2, unsafe Text.byte(room, 0) == 0x23, unsafe Text.byte(room, 1) == 0x21 else { return nil }
+        guard descriptor >= 0 else { return nil }
+        let count = unsafe readHead(descriptor, room)
+        guard count > 2, unsafe isScript(room) else { return nil }
         var start = 2
         while start < count, isBlank(unsafe Text.byte(room, start)) { start += 1 }
         var end = start
@@ -110,5 +124,6 @@ enum Script {
         return unsafe room + start
     }
 
+    static func isScript(_ head: UnsafeRawPointer) -> Bool { unsafe Text.byte(head, 0) == 0x23 && Text.byte(head, 1) == 0x21 }
     static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x09 }
 }

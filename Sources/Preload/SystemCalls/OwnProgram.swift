@@ -15,24 +15,26 @@ enum OwnProgram {
     @inline(__always) static var path: PathBytes { unsafe PathBytes(dashfs_program_text(), count: length) }
     @inline(__always) static var isOurs: Bool { unsafe length > 0 }
 
+    private static var name: UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(dashfs_program_text()) + Int(DASHFS_TEXT_CAPACITY) }
+
     /// What exec has handed over.
-    static func inherit(_ path: PathBytes) {
-        guard let address = unsafe path.address, path.count > 0, path.count < Int(DASHFS_TEXT_CAPACITY) else { return }
+    static func inherit(_ path: PathBytes, name: PathBytes) {
+        let capacity = Int(DASHFS_TEXT_CAPACITY)
+        guard let address = unsafe path.address, path.count > 0, path.count < capacity else { return }
         unsafe dashfs_copy(dashfs_program_text(), address, path.count)
         unsafe length = path.count
+        if name.count < capacity, let text = unsafe name.address { unsafe dashfs_copy(self.name, text, name.count) }
     }
 
-    /// Tells the kernel and the program, once, at the start. The auxiliary vector stands behind the environment: pairs of words, to (0, 0).
+    /// Tells the kernel and the program, once, at the start.
     static func announce(_ environment: Environment) {
-        guard isOurs else { return }
-        let text = unsafe UnsafeRawPointer(dashfs_program_text())
-        var start = unsafe length
-        while start > 0, unsafe Text.byte(text, start - 1) != Text.slash { start -= 1 }
-        _ = unsafe dashfs_raw_syscall3(157 /* prctl */, 15 /* PR_SET_NAME */, Int64(Int(bitPattern: text + start)), 0)
+        guard isOurs, case let count = unsafe Text.length(name), count > 0 else { return }
+        var start = count
+        while start > 0, unsafe Text.byte(name, start - 1) != Text.slash { start -= 1 }
+        _ = unsafe dashfs_raw_syscall3(157 /* prctl */, 15 /* PR_SET_NAME */, Int64(Int(bitPattern: name + start)), 0)
         guard var entry = unsafe environment.auxiliaryVector else { return }
         while unsafe entry[0] != 0 {
-            let fileName: UInt64 = 31
-            if unsafe entry[0] == fileName { unsafe entry[1] = UInt64(UInt(bitPattern: text)) }
+            if unsafe entry[0] == 31 /* AT_EXECFN */ { unsafe entry[1] = UInt64(UInt(bitPattern: name)) }
             unsafe entry += 2
         }
     }

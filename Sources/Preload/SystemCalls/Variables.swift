@@ -143,10 +143,10 @@ import CSystem
         addList("LD_PRELOAD=", Configuration.preload, theirs)
     }
 
-    /// What the program has of LD_AUDIT itself, and this library behind it where it is needed (`EarlyInstance`).
+    /// What the program has of LD_AUDIT itself, and before it this library where it is needed (`EarlyInstance`): what others are looked for in may be in the volume, too.
     mutating func keepAuditors(withOurs: Bool) {
         if withOurs {
-            addList("LD_AUDIT=", auditors == 0 ? .none : Self.text(auditors &+ 9), Configuration.library)
+            addList("LD_AUDIT=", Configuration.library, auditors == 0 ? .none : Self.text(auditors &+ 9))
         } else if auditors != 0 {
             append(auditors)
         }
@@ -175,8 +175,8 @@ import CSystem
     }
 
     /// The variable of `Handover`.
-    mutating func add(_ name: StaticString, _ survivors: Survivors, _ head: Handover.Head, _ directory: PathBytes, _ program: PathBytes) {
-        guard survivors.isWhole, let at = unsafe take(name.utf8CodeUnitCount + 160 + survivors.count + directory.count + program.count + 2) else {
+    mutating func add(_ name: StaticString, _ survivors: Survivors, _ head: Handover.Head, _ directory: PathBytes, _ program: ProgramFile) {
+        guard survivors.isWhole, let at = unsafe take(name.utf8CodeUnitCount + 180 + survivors.count + directory.count + program.path.count + program.name.count + 2) else {
             isFull = true
             return
         }
@@ -198,11 +198,13 @@ import CSystem
         put(head.key.1)
         put(head.isCut ? 1 : 0)
         put(UInt64(directory.count))
+        put(UInt64(program.path.count))
         unsafe write(PathBytes(survivors.text.baseAddress.map { UnsafeRawPointer($0) }, count: survivors.count), at, &length)
         unsafe at.storeBytes(of: 0x3a, toByteOffset: length, as: UInt8.self)
         length += 1
         unsafe write(directory, at, &length)
-        unsafe write(program, at, &length)
+        unsafe write(program.path, at, &length)
+        unsafe write(program.name, at, &length)
         unsafe at.storeBytes(of: 0, toByteOffset: length, as: UInt8.self)
     }
 
