@@ -203,6 +203,9 @@ enum Connection {
         }
     }
 
+    /// There has been one a moment ago: if there is none it has gone, and is waited for.
+    static func expectServer() { unsafe wasServed = true }
+
     /// Lets go of everything, for good: another instance of the library goes on in this process (`EarlyInstance`).
     static func end() {
         if let session = present { session.disconnect() }

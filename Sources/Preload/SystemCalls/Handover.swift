@@ -46,6 +46,7 @@ enum Handover {
         let program = reader.at + directoryLength
         let name = program + programLength
         unsafe OwnProgram.inherit(PathBytes(UnsafeRawPointer(text) + program, count: programLength), name: PathBytes(UnsafeRawPointer(text) + name, count: count - name))
+        if isLegacy || programLength > 0 { Connection.expectServer() }
         if early { return }
         if isLegacy {
             let connection = Int32(truncatingIfNeeded: head.1)
