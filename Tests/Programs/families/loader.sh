@@ -158,6 +158,12 @@ others() { grep -v -E '^(_|LD_PRELOAD|LD_LIBRARY_PATH|DASHFS_[A-Z_]*|SHLVL)=' | 
 equal "the environment is the same" "$(LD_LIBRARY_PATH=$L env | others)" "$(env | others)"
 equal "its child's, too" "$(LD_LIBRARY_PATH=$L sh -c 'unset LD_LIBRARY_PATH; env' | others)" "$(env | others)"
 equal "no descriptor is left open" "$(LD_LIBRARY_PATH=$L sh -c 'cd /; for n in 3 4 5 6; do [ ! -e /proc/self/fd/$n ] || echo $n; done')" ""
+# Long paths: of the directory, and of that with the name.
+long=$T/$(printf "%$((220 - ${#T}))s" | tr ' ' d)
+mkdir -p "$long/bin" "$long/lib"
+cp libinner.so libouter.so "$long/lib"
+cp bin/origin "$long/bin/$(printf '%200s' | tr ' ' p)"
+equal "\$ORIGIN of a long path" "$("$long"/bin/p* | grep -c -x -e 'outer() is 42' -e "program: $long/bin/p*" -e "object: $long/bin/../lib/lib....r.so")" 5
 check "a renamed program says where it was" bash -c 'cp "$0/app/bin/origin" "$0/app/bin/moving" && "$0/app/bin/moving" | grep -c "^program: $0/app/bin/moving$"' "$T"
 
 # A program with its libraries in a directory of their own, as third parties install them.
