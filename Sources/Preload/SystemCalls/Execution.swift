@@ -14,7 +14,8 @@ enum Execution {
     static let ready: Int64 = -5000
     private static let chainLimit: UInt32 = 5
 
-    // The room for an exec, of DASHFS_EXEC_BYTES: the path, the program's own, a script's first line for each of a chain, one more that is only looked at, two arrays of arguments used in turn, the environment.
+    // The room for an exec, of DASHFS_EXEC_BYTES: the path, the program's own, a script's first line for each of a chain, one more that is only looked at, two arrays of arguments used in
+    // turn, the environment.
     private static let programAt = 4096
     private static let headAt = 8192
     private static let headBytes = Script.headBytes
@@ -50,7 +51,9 @@ enum Execution {
         let chain = unsafe block.pointee.chain
         let room = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block))
         if unsafe chain <= chainLimit && program.followScripts(room + headAt + Int(chain) * headBytes, room + lineAt) {
-            if isAt, dashfs_raw_syscall6(439 /* faccessat2 */, call.argument0, call.argument1, 1, call.argument4 & 0x1100, 0, 0) < 0 { return -ErrorNumber.access }
+            // access(2) has said that of the others.
+            let allowed = isAt ? dashfs_raw_syscall6(SystemCallNumber.faccessat2.rawValue, call.argument0, call.argument1, 1, call.argument4 & 0x1100, 0, 0) : 0
+            if allowed < 0 { return allowed }
             return script(number, call, call.argument(isAt ? 2 : 1), call.argument(isAt ? 3 : 2), memory)
         }
         return run(program, number, call, memory)
@@ -132,7 +135,7 @@ enum Execution {
     private static func makeMemory(_ path: PathBytes) -> Int64 {
         let plain: StaticString = "dashfs-program"
         let detour = OwnProgram.detour
-        let count = min(path.count, 249 - detour.utf8CodeUnitCount)
+        let count = min(path.count, OwnProgram.memoryNameLimit - detour.utf8CodeUnitCount)
         var directory = path.count
         var name = InlineArray<256, UInt8>(repeating: 0)
         return unsafe withUnsafeMutablePointer(to: &name) { name in

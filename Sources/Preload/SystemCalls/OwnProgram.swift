@@ -9,6 +9,8 @@ import CSystem
 enum OwnProgram {
     /// What stands between "/memfd:" and the program's path in the name of its copy.
     static var detour: StaticString { "/.." }
+    /// Of a memfd's name: NAME_MAX without "memfd:".
+    static let memoryNameLimit = 249
     nonisolated(unsafe) private static var length = 0
 
     /// Empty: a program of the kernel's.
@@ -39,30 +41,52 @@ enum OwnProgram {
         }
     }
 
-    /// readlink(2) and readlinkat(2) of /proc/self/exe, by whatever name of this process; nil: it is another path.
+    // MARK: /proc/PID/exe
+
+    /// readlink(2) and readlinkat(2) of a process's link to its program: this one's, or another's that may run a copy, too. nil: it is another path, or what the kernel says is right.
     @inline(__always)
     static func readLink(_ address: Int64, _ buffer: Int64, _ capacity: Int64, _ memory: ProgramMemory) -> Int64? {
-        isOurs ? answer(UInt64(bitPattern: address), UInt64(bitPattern: buffer), Int64(Int32(truncatingIfNeeded: capacity)), memory) : nil
-    }
-
-    @inline(never)
-    private static func answer(_ address: UInt64, _ buffer: UInt64, _ capacity: Int64, _ memory: ProgramMemory) -> Int64? {
-        guard isLink(address, memory) else { return nil }
-        guard capacity > 0 else { return -ErrorNumber.invalid }
-        let count = min(Int(capacity), path.count)
-        return unsafe memory.copyOut(dashfs_program_text(), to: buffer, count: count) ? Int64(count) : -14
+        guard let process = process(UInt64(bitPattern: address), memory) else { return nil }
+        let capacity = Int(Int32(truncatingIfNeeded: capacity))
+        guard capacity > 0 else { return nil }
+        if process == 0 {
+            return unsafe isOurs ? copyOut(UnsafeRawPointer(dashfs_program_text()), length, to: UInt64(bitPattern: buffer), capacity, memory) : nil
+        }
+        return another(address, UInt64(bitPattern: buffer), capacity, memory)
     }
 
     /// Whether the text is that link of this process's.
-    static func isLink(_ address: UInt64, _ memory: ProgramMemory) -> Bool {
+    static func isLink(_ address: UInt64, _ memory: ProgramMemory) -> Bool { isOurs && process(address, memory) == 0 }
+
+    /// The process whose link "/proc/PID/exe" is, 0: this one, nil: the text is something else.
+    @inline(__always)
+    private static func process(_ address: UInt64, _ memory: ProgramMemory) -> UInt64? {
         let longest = 64
-        guard isOurs, let count = memory.stringLength(address, limit: longest), count < longest, let text = unsafe UnsafeRawPointer(bitPattern: UInt(address)),
+        guard let count = memory.stringLength(address, limit: longest), count < longest, let text = unsafe UnsafeRawPointer(bitPattern: UInt(address)),
             let name = unsafe PathBytes(text, count: count).dropping("/proc/")
-        else { return false }
-        if name.dropping("self/exe")?.count == 0 || name.dropping("thread-self/exe")?.count == 0 { return true }
+        else { return nil }
+        if name.dropping("self/exe")?.count == 0 || name.dropping("thread-self/exe")?.count == 0 { return 0 }
         guard let digits = unsafe name.address, let (number, length) = unsafe Text.number(digits, name.count),
             unsafe PathBytes(digits + length, count: name.count - length).dropping("/exe")?.count == 0
-        else { return false }
-        return number == UInt64(dashfs_sys_getpid())
+        else { return nil }
+        return number == UInt64(dashfs_sys_getpid()) ? 0 : number
+    }
+
+    /// "/memfd:/../dash/bin/x (deleted)" is told as /dash/bin/x. A name that may have been cut off (`Execution.makeMemory`) stays.
+    @inline(never)
+    private static func another(_ address: Int64, _ buffer: UInt64, _ capacity: Int, _ memory: ProgramMemory) -> Int64? {
+        guard let scratch = Scratch() else { return nil }
+        let count = Int(dashfs_raw_syscall3(SystemCallNumber.readlink.rawValue, address, Int64(bitPattern: scratch.address), Int64(DASHFS_TEXT_CAPACITY)))
+        let (start, end): (StaticString, StaticString) = ("/memfd:", " (deleted)")
+        guard count < start.utf8CodeUnitCount + memoryNameLimit + end.utf8CodeUnitCount, let name = unsafe PathBytes(scratch.base, count: max(0, count)).dropping(start)?.dropping(detour),
+            let text = unsafe name.address, case let length = name.count - end.utf8CodeUnitCount, length > 0,
+            unsafe PathBytes(text + length, count: end.utf8CodeUnitCount).dropping(end) != nil
+        else { return nil }
+        return unsafe copyOut(text, length, to: buffer, capacity, memory)
+    }
+
+    private static func copyOut(_ text: UnsafeRawPointer, _ count: Int, to buffer: UInt64, _ capacity: Int, _ memory: ProgramMemory) -> Int64 {
+        let count = min(count, capacity)
+        return unsafe memory.copyOut(text, to: buffer, count: count) ? Int64(count) : -14
     }
 }
