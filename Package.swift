@@ -56,8 +56,9 @@ let package = Package(
             name: "Preload", dependencies: ["CSystem", "CPreload"], exclude: ["exports.map"],
             // -g and dashfs_unwind_anchor together give every function unwind information: threads are cancelled in the hook.
             swiftSettings: embedded + [.define("PRELOAD"), .unsafeFlags(["-g", "-Xfrontend", "-enable-single-module-llvm-emission"])],
+            // It needs no other library: what it uses of libc is weak (EarlyInstance.swift says why).
             linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")
-                + [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "initfirst"])]),
+                + [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "initfirst", "-Xclang-linker", "-nodefaultlibs"])]),
         .target(name: "Interception", dependencies: ["CSystem"], swiftSettings: ordinary),
         .target(name: "BlockDevice", dependencies: ["CSystem", "CLiburing"], swiftSettings: ordinary),
         .executableTarget(name: "dashfs-device-bench", dependencies: ["BlockDevice"], swiftSettings: ordinary),

@@ -7,6 +7,7 @@ struct dashfs_map dashfs_maps[DASHFS_MAP_LIMIT];
 uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];
+uint8_t dashfs_program_bytes[2 * DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_preload_bytes[DASHFS_TEXT_CAPACITY];
 uint8_t dashfs_settings_bytes[DASHFS_SETTINGS_BYTES];
 uint32_t dashfs_scratch_words[DASHFS_SCRATCH_BLOCKS];

@@ -3,6 +3,7 @@
 //
 // Runs once, before any other initialiser (`-z initfirst`), so on the only thread. Until it ends nothing of libc has been
 // initialised: not `environ`, not malloc. It calls no function of libc but dl_iterate_phdr.
+// (The other instance that some programs have runs it earlier still: `EarlyInstance`.)
 // Either every site of the table is rewritten or none is.
 
 import CPreload
@@ -19,11 +20,16 @@ private func start(_ count: Int32, _ arguments: Strings, _ variables: Strings) {
     let environment = unsafe Environment(variables)
     if environment.value("DASHFS_UNPATCHED") != nil { return }
     ProgramMemory.start(stackTop: environment.address)
+    if !dashfs_has_libc(), environment.value("LD_AUDIT") != nil {
+        EarlyInstance.start(environment)
+        return
+    }
     Probe.start(environment)
     Configuration.start(environment)
-    if let problem = Patcher.rewriteCallSites(environment) {
+    if let problem = Patcher.rewriteCallSites(environment.value("DASHFS_SITES")) {
         problem.report()
         // Going on would send the program's calls on our paths to the kernel, silently.
         exitImmediately(126)
     }
+    OwnProgram.announce(environment)
 }

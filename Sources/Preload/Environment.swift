@@ -3,7 +3,7 @@
 import CPreload
 
 @safe struct Environment {
-    private let entries: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+    let entries: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
 
     init(_ entries: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) { unsafe self.entries = entries }
 
@@ -26,6 +26,23 @@ import CPreload
 }
 
 extension Environment {
+    /// The auxiliary vector, which follows the environment on a program's first stack: pairs of words, to (0, 0). Null if there is none.
+    var auxiliaryVector: UnsafeMutablePointer<UInt64>? {
+        guard var entry = unsafe entries else { return nil }
+        while unsafe entry.pointee != nil { unsafe entry += 1 }
+        return unsafe UnsafeMutableRawPointer(entry + 1).assumingMemoryBound(to: UInt64.self)
+    }
+
+    /// A value of the auxiliary vector, getauxval(3).
+    func auxiliary(_ type: UInt64) -> UInt64? {
+        guard var entry = unsafe auxiliaryVector else { return nil }
+        while unsafe entry[0] != 0 {
+            if unsafe entry[0] == type { return unsafe entry[1] }
+            unsafe entry += 2
+        }
+        return nil
+    }
+
     /// The entries whose names begin so, with their values.
     func forEach(named beginning: StaticString, _ body: (ProgramString) -> Void) {
         guard var entry = unsafe entries else { return }

@@ -9,8 +9,7 @@ import CPreload
     var buildIDCount = 0
 }
 
-/// The objects that were loaded before any initialiser ran: those of the program's start, in load order. ld.so and libc are
-/// always among the first, because this library itself needs libc.
+/// The objects that were loaded before any initialiser ran: those of the program's start, in load order.
 @safe struct LoadedObjects {
     private(set) var count = 0
     private var objects = InlineArray<256, LoadedObject>(repeating: LoadedObject())
@@ -26,6 +25,16 @@ import CPreload
                     return 0
                 }, list)
         }
+    }
+
+    /// ld.so alone, which is at `address`: its file's first page is there, and that has the headers. elf(5), Elf64_Ehdr.
+    init(loaderAt address: UInt64) {
+        guard let header = unsafe UnsafeRawPointer(bitPattern: UInt(address)) else { return }
+        let offset = unsafe Int(header.load(fromByteOffset: 32, as: UInt32.self))
+        unsafe note(
+            dashfs_loaded_object(
+                address: address, name: nil, headers: (header + offset).assumingMemoryBound(to: dashfs_program_header.self),
+                header_count: header.load(fromByteOffset: 56, as: UInt16.self)))
     }
 
     subscript(_ index: Int) -> LoadedObject { objects[index] }

@@ -7,24 +7,31 @@ import CPreload
 import CSystem
 
 enum Patcher {
-    /// Nil when every site of the table has been rewritten.
-    static func rewriteCallSites(_ environment: Environment) -> Problem? {
-        guard let path = environment.value("DASHFS_SITES") else { return .noTable }
+    /// Nil when every site of the table has been rewritten, or of ld.so alone, where that is loaded at `loader` (`EarlyInstance`).
+    static func rewriteCallSites(_ path: ProgramString?, ofLoaderAt loader: UInt64? = nil) -> Problem? {
+        guard let path else { return .noTable }
         if dashfs_threads_have_run() { return .threadsRunning }
         guard var table = SiteTable(path) else { return .unreadableTable(path) }
         guard table.isWhole() else { return .damagedTable(path) }
         guard table.sites <= Slots.capacity else { return .tooManySites(path) }
 
         var addresses = InlineArray<16, UInt64>(repeating: 0)
-        let loaded = LoadedObjects()
+        let loaded = loader.map { LoadedObjects(loaderAt: $0) } ?? LoadedObjects()
+        var isAnyFound = false
         for object in 0..<table.objects {
-            guard let address = find(object, of: table, in: loaded) else { return .otherLibrary(path) }
+            guard let address = find(object, of: table, in: loaded) else {
+                if loader != nil { continue }
+                return .otherLibrary(path)
+            }
+            isAnyFound = true
             addresses[object] = address
             for index in table.siteRange(ofObject: object) {
                 let site = table.site(index)
                 guard table.matches(site, at: address &+ site.window) else { return .otherBytes(path) }
             }
         }
+
+        guard isAnyFound else { return .otherLibrary(path) }
 
         for value in 0..<Int64(DASHFS_NUMBER_LIMIT) {
             guard let number = SystemCallNumber(rawValue: value) else { continue }
@@ -33,8 +40,21 @@ enum Patcher {
         var writer = CodeWriter(rehearsingOn: Slots.unusedPage)
         guard writer.isUsable else { return .writeProtected(errno: writer.failure) }
         if let problem = writeSlots(table, addresses, &writer) { return problem }
-        for object in 0..<table.objects {
+        for object in 0..<table.objects where addresses[object] != 0 {
             if let problem = activate(object, of: table, at: addresses[object], &writer) { return problem }
+        }
+        return nil
+    }
+
+    /// Puts back what ld.so's code was before. Its slots stay.
+    static func restoreLoader(_ path: ProgramString, at loader: UInt64) -> Problem? {
+        guard var table = SiteTable(path), table.isWhole() else { return .unreadableTable(path) }
+        let loaded = LoadedObjects(loaderAt: loader)
+        var writer = CodeWriter(rehearsingOn: Slots.unusedPage)
+        guard writer.isUsable else { return .writeProtected(errno: writer.failure) }
+        for object in 0..<table.objects {
+            guard let address = find(object, of: table, in: loaded) else { continue }
+            if let problem = activate(object, of: table, at: address, undoing: true, &writer) { return problem }
         }
         return nil
     }
@@ -58,8 +78,9 @@ enum Patcher {
         guard writer.open(slots) else { return .writeProtected(errno: writer.failure) }
         var page = InlineArray<4096, UInt8>(repeating: 0xcc)
         let perPage = 4096 / Slots.size
-        for object in 0..<table.objects {
-            for index in table.siteRange(ofObject: object) {
+        for object in 0..<table.objects where addresses[object] != 0 {
+            let range = table.siteRange(ofObject: object)
+            for index in range {
                 let site = table.site(index)
                 let offset = index % perPage * Slots.size
                 let composed = unsafe withUnsafeMutablePointer(to: &page) { page in
@@ -68,7 +89,7 @@ enum Patcher {
                     return slot.compose(site, at: addresses[object] &+ site.window, in: table)
                 }
                 guard composed else { return .outOfReach }
-                if index % perPage == perPage - 1 || index == table.sites - 1 {
+                if index % perPage == perPage - 1 || index == range.upperBound - 1 {
                     let start = Slots.address(index - index % perPage)
                     guard write(&page, count: offset + Slots.size, at: start, &writer) else {
                         return .writeProtected(errno: writer.failure)
@@ -79,8 +100,9 @@ enum Patcher {
         return writer.close(slots) ? nil : .writeProtected(errno: writer.failure)
     }
 
+    /// Makes the sites jumps, or what they were.
     private static func activate(
-        _ object: Int, of table: borrowing SiteTable, at address: UInt64, _ writer: inout CodeWriter
+        _ object: Int, of table: borrowing SiteTable, at address: UInt64, undoing: Bool = false, _ writer: inout CodeWriter
     ) -> Problem? {
         var range = table.siteRange(ofObject: object)
         guard !range.isEmpty else { return nil }
@@ -95,7 +117,11 @@ enum Patcher {
                 guard run.write(&writer) else { return .writeProtected(errno: writer.failure) }
                 run = Run(at: window)
             }
-            guard run.append(jumpTo: Slots.address(range.lowerBound), at: window, site.length) else { return .outOfReach }
+            if undoing {
+                run.append(originalOf: site, at: window, table)
+            } else if !run.append(jumpTo: Slots.address(range.lowerBound), at: window, site.length) {
+                return .outOfReach
+            }
             range = range.dropFirst()
         }
         guard run.write(&writer), writer.close(code) else { return .writeProtected(errno: writer.failure) }
@@ -125,13 +151,7 @@ private struct Run {
 
     /// False if the slot is too far away for a jump. Bytes of the window behind the jump become int3.
     mutating func append(jumpTo slot: UInt64, at window: UInt64, _ length: Int) -> Bool {
-        let offset = Int(truncatingIfNeeded: window &- start)
-        if let code = unsafe UnsafeRawPointer(bitPattern: UInt(start)) {
-            while count < offset {
-                bytes[count] = unsafe code.load(fromByteOffset: count, as: UInt8.self)
-                count += 1
-            }
-        }
+        let offset = keepCode(until: window)
         let distance = Int64(bitPattern: slot &- (window &+ UInt64(SiteTableFormat.jumpSize)))
         guard let distance = Int32(exactly: distance) else { return false }
         let jump: UInt8 = 0xe9
@@ -142,6 +162,24 @@ private struct Run {
         for byte in SiteTableFormat.jumpSize..<length { bytes[offset + byte] = 0xcc }
         count = offset + length
         return true
+    }
+
+    mutating func append(originalOf site: Site, at window: UInt64, _ table: borrowing SiteTable) {
+        let offset = keepCode(until: window)
+        for byte in 0..<site.length { bytes[offset + byte] = table.byte(of: site, byte) }
+        count = offset + site.length
+    }
+
+    /// Takes up the code that stands between the last site and this one.
+    private mutating func keepCode(until window: UInt64) -> Int {
+        let offset = Int(truncatingIfNeeded: window &- start)
+        if let code = unsafe UnsafeRawPointer(bitPattern: UInt(start)) {
+            while count < offset {
+                bytes[count] = unsafe code.load(fromByteOffset: count, as: UInt8.self)
+                count += 1
+            }
+        }
+        return offset
     }
 
     mutating func write(_ writer: inout CodeWriter) -> Bool {

@@ -24,7 +24,7 @@ struct Dashfs: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             FormatCommand.self, ServeCommand.self, RunCommand.self, CheckCommand.self, InfoCommand.self, StatsCommand.self, BenchCommand.self,
-            DoctorCommand.self, ExplainCommand.self, DeviceCommand.self, BenchWorkerCommand.self,
+            DoctorCommand.self, ExplainCommand.self, DeviceCommand.self, BenchWorkerCommand.self, BecomeCommand.self,
         ])
 
     static func main() {

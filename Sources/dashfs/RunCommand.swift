@@ -60,6 +60,7 @@ struct RunCommand: ParsableCommand {
         if withoutRings { environment["DASHFS_NO_IO_URING"] = "1" }
         let counts = report ? try CallReport() : nil
         environment[ReportFormat.environmentName] = counts?.path
+        let command = FirstProgram.arguments(command, environment, prefix: at)
         guard let image else {
             environment["DASHFS_SOCKET"] = Places.absolute(socket ?? Places.clientSocket())
             try Preloading.requireServer(environment["DASHFS_SOCKET"] ?? "")

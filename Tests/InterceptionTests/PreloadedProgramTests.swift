@@ -64,6 +64,50 @@ import Testing
         #expect(outcome.status == 0 && outcome.output == "0 failures\n" || outcome.status == 77)
     }
 
+    /// Started as with libraries on the volume: two instances of the library, of which the first has ended.
+    @Test(
+        "What is true of a program is true of one that had an auditor",
+        arguments: [
+            ("registers", "0 failures\n"), ("unwinding", "results 0 0 -1 1, steps in the library many, lost 0\n"),
+            ("cancellation", "cancelled 300, cleaned up 300, of 300\n"), ("signals", "wrong 0, jumps some\n"), ("processes", "0 failures\n"),
+        ])
+    func followsAuditor(_ program: String, _ text: String) throws {
+        let workshop = try Workshop()
+        let path = try workshop.compile(program)
+        let variables = try workshop.preloaded().merging(["DASHFS_SOCKET": "/nowhere"]) { $1 }
+        let outcome = try workshop.run(["env", "LD_AUDIT=\(Workshop.library)", path], variables)
+        #expect(outcome.status == 0, "\(outcome.output)\(outcome.errors)")
+        #expect(outcome.output == text)
+    }
+
+    @Test("Neither the auditor's variable nor a descriptor of it is left, and a program's own auditors stay", arguments: [false, true])
+    func hidesAuditor(_ hasOther: Bool) throws {
+        let workshop = try Workshop()
+        let source = try workshop.write(Array("unsigned la_version(unsigned version) { return version; }".utf8), to: "other.c")
+        let other = "\(workshop.directory)/other.so"
+        _ = try workshop.output(["gcc", "-shared", "-fPIC", source, "-o", other])
+        let variables = try workshop.preloaded(probe: false).merging(["DASHFS_SOCKET": "/nowhere"]) { $1 }
+        let before = try workshop.run(["env", "bash", "-c", "env; ls /proc/self/fd"], variables)
+        let after = try workshop.run(
+            ["env", "LD_AUDIT=\(Workshop.library)\(hasOther ? ":" + other : "")", "bash", "-c", "env; ls /proc/self/fd"], variables)
+        #expect(before.status == 0 && after.status == 0, "\(after.errors)")
+        func lines(_ outcome: Workshop.Outcome) -> [Substring] {
+            outcome.output.split(separator: "\n").filter { !$0.hasPrefix("DASHFS_EARLY=") && !$0.hasPrefix("_=") }.sorted()
+        }
+        #expect(lines(after) == (lines(before) + (hasOther ? ["LD_AUDIT=\(other)"] : [])).sorted())
+    }
+
+    @Test("As an auditor it refuses what it refuses else: a damaged table, another C library")
+    func refusesAsAuditor() throws {
+        let workshop = try Workshop()
+        var variables = try workshop.preloaded(probe: false).merging(["LD_AUDIT": Workshop.library]) { $1 }
+        variables["DASHFS_SITES"] = try workshop.write([1, 2, 3], to: "bad")
+        try expectRefusal(variables, "is damaged", workshop)
+        let object = try workshop.assemble(".text\nmov $2,%eax\nsyscall\nret\n", "other")
+        variables["DASHFS_SITES"] = try workshop.write(SiteTable.encode([SurveyedObject(kind: .loader, path: object.path)]), to: "table")
+        try expectRefusal(variables, "is not the one", workshop)
+    }
+
     @Test("Without the probe nothing changes for ordinary programs", arguments: [false, true])
     func carriesPrograms(_ probe: Bool) throws {
         let workshop = try Workshop()

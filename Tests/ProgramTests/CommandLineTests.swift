@@ -99,6 +99,52 @@ import Testing
         }
     }
 
+    @Test("run starts what lies on the volume, or has its libraries there, by whatever says so")
+    func runStartsProgramsOfTheVolume() throws {
+        try withScratch { scratch in
+            let image = scratch.path + "/disk.img"
+            #expect(try dash("format", image, "--size", "64M").status == 0)
+            func file(_ name: String, _ text: String) throws -> String {
+                try Data(text.utf8).write(to: URL(fileURLWithPath: scratch.path + "/" + name))
+                return scratch.path + "/" + name
+            }
+            func compile(_ name: String, _ options: [String]) throws -> String {
+                let outcome = try run("cc", options + ["-o", scratch.path + "/" + name])
+                try #require(outcome.status == 0, "\(outcome.output)")
+                return scratch.path + "/" + name
+            }
+            let library = try compile("libanswer.so", ["-shared", "-fPIC", try file("answer.c", "int answer(void) { return 42; }")])
+            let source = try file("main.c", "#include <stdio.h>\nint answer(void);\nint main(int count, char **arguments) { printf(\"%d %d\\n\", answer(), count); return 3; }")
+            let plain = try compile("plain", [source, library, "-Wl,-soname,plain"])
+            _ = try run("sh", ["-c", "cd \(scratch.path) && cc main.c -o needs -L. -lanswer -Wl,-rpath,/dash/lib && cc main.c -o none -L. -lanswer && cc main.c -o origin -L. -lanswer '-Wl,-rpath,$ORIGIN/../lib'"])
+            let script = try file("script", "#!/dash/bin/origin\n")
+            #expect(try run("chmod", ["755", script]).status == 0)
+            let copied = try dash(
+                "run", "--image", image, "--", "sh", "-c", "mkdir /dash/lib /dash/bin && cd $0 && cp libanswer.so /dash/lib && cp plain needs none origin /dash/bin", scratch.path)
+            #expect(copied.status == 0, "\(copied.output)")
+            func started(_ command: [String], _ environment: [String: String] = [:]) throws -> Outcome {
+                try run(dashfs.path, ["run", "--image", image, "--"] + command, environment: environment)
+            }
+            for (command, environment) in [
+                (["/dash/bin/origin", "x"], [:]), (["\(scratch.path)/needs", "x"], [:]), (["\(scratch.path)/none", "x"], ["LD_LIBRARY_PATH": "/dash/lib"]),
+                (["/dash/bin/none", "x"], ["LD_LIBRARY_PATH": "/dash/lib"]), (["origin", "x"], ["PATH": "/dash/bin:/usr/bin:/bin"]), ([script], [:]),
+                (["env", "--", "/dash/bin/origin", "x"], [:]), (["sh", "-c", "exec /dash/bin/origin x"], [:]),
+            ] as [([String], [String: String])] {
+                let outcome = try started(command, environment)
+                #expect(outcome.status == 3 && outcome.output == "42 2\n", "\(command): \(outcome.output)")
+            }
+            #expect(try started([plain]).status == 3)
+            let missing = try started(["/dash/bin/none"])
+            #expect(missing.status == 127)
+            #expect(missing.output == "/dash/bin/none: error while loading shared libraries: libanswer.so: cannot open shared object file: No such file or directory\n")
+            let absent = try started(["/dash/bin/absent"])
+            #expect(absent.status == 127 && absent.output == "dashfs: /dash/bin/absent: command not found\n", "\(absent.output)")
+            let refused = try started(["/dash/lib"])
+            #expect(refused.status == 126 && refused.output == "dashfs: /dash/lib: Permission denied\n", "\(refused.output)")
+            #expect(try dash("check", image).status == 0)
+        }
+    }
+
     @Test func withoutAServerRunAndStatsSayHowToStartOne() throws {
         try withScratch { scratch in
             for outcome in [

@@ -86,15 +86,43 @@ struct dashfs_loaded_object {  // the beginning of struct dl_phdr_info, dl_itera
     uint16_t header_count;
 };
 
-/// dl_iterate_phdr under a name of ours: <link.h> is part of a module that Embedded Swift has not.
-int dashfs_iterate_objects(
-    int (*_Nonnull visit)(struct dashfs_loaded_object *_Nonnull, size_t, void *_Nullable), void *_Nullable context)
-    __asm__("dl_iterate_phdr") __attribute__((visibility("default")));
+typedef int dashfs_object_visitor(struct dashfs_loaded_object *_Nonnull, size_t, void *_Nullable);
+
+/// What is used of libc and ld.so is weak, so that this library needs no other: an instance that has a namespace of its own has neither (EarlyInstance.swift).
+/// Under names of ours: <link.h> is part of a module that Embedded Swift has not.
+int dashfs_libc_iterate(dashfs_object_visitor *_Nonnull visit, void *_Nullable context)
+    __asm__("dl_iterate_phdr") __attribute__((weak, visibility("default")));
+static inline _Bool dashfs_has_libc(void) { return &dashfs_libc_iterate != NULL; }
+static inline int dashfs_iterate_objects(dashfs_object_visitor *_Nonnull visit, void *_Nullable context) {
+    return dashfs_has_libc() ? dashfs_libc_iterate(visit, context) : 0;
+}
 
 /// glibc's own note that the process has never had a second thread (<sys/single_threaded.h>, glibc 2.32); set before any
 /// initialiser runs.
-extern char __libc_single_threaded __attribute__((visibility("default")));
-static inline _Bool dashfs_threads_have_run(void) { return !__libc_single_threaded; }
+extern char __libc_single_threaded __attribute__((weak, visibility("default")));
+static inline _Bool dashfs_threads_have_run(void) { return &__libc_single_threaded != NULL && !__libc_single_threaded; }
+
+struct dashfs_link {  // the beginning of struct link_map, <link.h>
+    uint64_t address;
+    const char *_Nullable name;
+    const void *_Nullable dynamic;
+    const struct dashfs_link *_Nullable next;
+};
+
+/// ld.so's _r_debug, the beginning of struct r_debug of <link.h>: the objects of the program's namespace.
+extern struct dashfs_debugger_notes {
+    int version;
+    const struct dashfs_link *_Nullable first;
+} dashfs_debugger_notes __asm__("_r_debug") __attribute__((weak, visibility("default")));
+
+extern DASHFS_HIDDEN const uint64_t _DYNAMIC[];
+/// By what name this library was loaded into the program's namespace, as long as only one thread runs.
+static inline const char *_Nullable dashfs_own_name(void) {
+    if (&dashfs_debugger_notes == NULL) return NULL;
+    for (const struct dashfs_link *link = dashfs_debugger_notes.first; link != NULL; link = link->next)
+        if (link->dynamic == _DYNAMIC) return link->name;
+    return NULL;
+}
 
 // MARK: unwind information
 

@@ -56,6 +56,8 @@ struct dashfs_thread_block {
     /// Of the exec under way: how many scripts have led to the program that is run.
     uint32_t chain;
     uint64_t inode;
+    /// Of that exec: the path that the program gave, in its memory; 0: none.
+    uint64_t name;
 };
 /// A block and the thread that has it, 0: nobody.
 struct dashfs_thread_place {
@@ -70,6 +72,7 @@ extern __attribute__((visibility("hidden"))) struct dashfs_map dashfs_maps[DASHF
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_prefix_bytes[DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_socket_bytes[DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_directory_bytes[DASHFS_TEXT_CAPACITY];
+extern __attribute__((visibility("hidden"))) uint8_t dashfs_program_bytes[2 * DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_preload_bytes[DASHFS_TEXT_CAPACITY];
 extern __attribute__((visibility("hidden"))) uint8_t dashfs_settings_bytes[DASHFS_SETTINGS_BYTES];
 extern __attribute__((visibility("hidden"))) uint32_t dashfs_scratch_words[DASHFS_SCRATCH_BLOCKS];
@@ -95,6 +98,8 @@ static inline uint32_t *_Nonnull dashfs_map_state(struct dashfs_map *_Nonnull ma
 static inline uint8_t *_Nonnull dashfs_prefix_text(void) { return dashfs_prefix_bytes; }
 static inline uint8_t *_Nonnull dashfs_socket_text(void) { return dashfs_socket_bytes; }
 static inline uint8_t *_Nonnull dashfs_directory_text(void) { return dashfs_directory_bytes; }
+/// The program's path in the volume and, from DASHFS_TEXT_CAPACITY on, the path by which it was started, each with its zero.
+static inline uint8_t *_Nonnull dashfs_program_text(void) { return dashfs_program_bytes; }
 /// The program's LD_PRELOAD as it was started, and its DASHFS_ variables, each with its zero.
 static inline uint8_t *_Nonnull dashfs_preload_text(void) { return dashfs_preload_bytes; }
 static inline uint8_t *_Nonnull dashfs_settings_text(void) { return dashfs_settings_bytes; }

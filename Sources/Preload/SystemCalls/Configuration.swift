@@ -16,6 +16,7 @@ enum Configuration {
     nonisolated(unsafe) private static var socketLength = 0
     nonisolated(unsafe) private static var preloadLength = 0
     nonisolated(unsafe) private static var settingsLength = 0
+    nonisolated(unsafe) private static var ownName: UnsafePointer<CChar>? = nil
 
     @inline(__always) static var isOn: Bool { unsafe on }
     /// Absolute, without a slash at its end, without empty components, "." and "..".
@@ -24,6 +25,11 @@ enum Configuration {
     static var prefixComponents: Int { unsafe components }
     /// LD_PRELOAD, and what `dashfs run` has set (NAME=value, each with its zero), as this program was started with them.
     static var preload: PathBytes { unsafe PathBytes(dashfs_preload_text(), count: preloadLength) }
+    /// The path by which this library was loaded.
+    static var library: PathBytes {
+        guard let name = unsafe ownName else { return .none }
+        return unsafe PathBytes(UnsafeRawPointer(name), count: ProgramString(name).count)
+    }
     static var settings: PathBytes { unsafe PathBytes(dashfs_settings_text(), count: settingsLength) }
     static var socket: PathBytes { unsafe PathBytes(dashfs_socket_text(), count: socketLength) }
 
@@ -31,7 +37,8 @@ enum Configuration {
     static var timeoutMilliseconds: UInt64 { unsafe timeout }
     nonisolated(unsafe) private static var timeout: UInt64 = 30_000
 
-    static func start(_ environment: Environment) {
+    /// - Parameter early: for the instance that answers ld.so alone: nothing is used up, and nothing counted, that is the program's.
+    static func start(_ environment: Environment, early: Bool = false) {
         guard let socket = environment.value("DASHFS_SOCKET"), socket.count > 0, socket.count < Int(DASHFS_TEXT_CAPACITY) else { return }
         unsafe dashfs_copy(dashfs_socket_text(), socket.start, socket.count)
         unsafe socketLength = socket.count
@@ -48,7 +55,7 @@ enum Configuration {
         }
         environment.forEach(named: "DASHFS_") { entry in
             // What an exec has handed over is said anew by each.
-            if entry.begins(with: "DASHFS_INHERITED=") { return }
+            if entry.begins(with: "DASHFS_INHERITED=") || entry.begins(with: "DASHFS_EARLY=") { return }
             guard unsafe settingsLength + entry.count < Int(DASHFS_SETTINGS_BYTES) else { return }
             unsafe dashfs_copy(dashfs_settings_text() + settingsLength, entry.start, entry.count + 1)
             unsafe settingsLength += entry.count + 1
@@ -56,11 +63,12 @@ enum Configuration {
         if let value = environment.value("DASHFS_TIMEOUT"), let (seconds, digits) = unsafe Text.number(UnsafeRawPointer(value.start), value.count), digits == value.count {
             unsafe timeout = min(seconds, 1 << 32) * 1000
         }
+        unsafe ownName = dashfs_own_name()
         unsafe on = true
         if environment.value("DASHFS_NO_IO_URING") != nil { AsynchronousCalls.refuseRings() }
-        Report.start(environment)
+        if !early { Report.start(environment) }
         Connection.start()
-        Handover.take(environment)
+        Handover.take(environment, early: early)
         WorkingDirectory.noteKernelDirectory()
     }
 
@@ -83,6 +91,13 @@ enum Text {
 
     @inline(__always)
     static func byte(_ text: UnsafeRawPointer, _ index: Int) -> UInt8 { unsafe text.load(fromByteOffset: index, as: UInt8.self) }
+
+    /// How many bytes stand before the zero.
+    static func length(_ text: UnsafeRawPointer) -> Int {
+        var length = 0
+        while unsafe byte(text, length) != 0 { length += 1 }
+        return length
+    }
 
     /// Writes the absolute path `text` without empty components, "." and "..", each ".." taking the name before it along.
     /// `target` has room for `count` bytes and one more. The length: "/" alone is 1; 0 if `text` is not absolute.

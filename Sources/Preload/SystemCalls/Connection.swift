@@ -207,6 +207,19 @@ enum Connection {
         }
     }
 
+    /// There has been one a moment ago: if there is none it has gone, and is waited for.
+    static func expectServer() { unsafe wasServed = true }
+
+    /// Lets go of everything, for good: another instance of the library goes on in this process (`EarlyInstance`).
+    static func end() {
+        if let session = present { session.disconnect() }
+        unsafe state = 0
+        if placeholder >= 0 { _ = dashfs_sys_close(placeholder) }
+        unsafe pathOnly = -1
+        if let word = unsafe UnsafeMutableRawPointer(bitPattern: ownWord) { _ = unsafe dashfs_sys_unmap(word, 4096) }
+        unsafe ownWord = 0
+    }
+
     /// A bundle of open files of this session's; nil: there is none to be had (the server is gone, no descriptor is left).
     static func makeBundle(of files: Inheritance, _ session: Session, describesItself: Bool = false) -> (socket: Int32, key: (UInt64, UInt64))? {
         guard let path = unsafe Configuration.socket.address else { return nil }

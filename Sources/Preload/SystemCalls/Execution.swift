@@ -1,7 +1,7 @@
 // execve(2) and execveat(2): the kernel runs the program, with an environment that hands on what is open (`Handover`).
 //
-// A program of the volume is copied into a sealed memfd and run from there (as fexecve does); of a script the interpreter is run, as the kernel would. So /proc/self/exe of the
-// former is not its path, and set-user-ID bits have no effect.
+// A program of the volume is copied into a sealed memfd and run from there (as fexecve does), and told which file it is (`OwnProgram`); of a script the interpreter is run, as the
+// kernel would, also of a script of the kernel's whose interpreter is in the volume. Set-user-ID bits have no effect.
 //
 // Always true when the kernel is asked: no channel, description or scratch block is held, because a vfork child that becomes another program never comes back to give
 // one up; texts are in the thread's block.
@@ -10,13 +10,16 @@ import CPreload
 import CSystem
 
 enum Execution {
-    /// The result of `prepare` where the kernel can be asked: info0 is the memfd's descriptor, or, for a script, 0.
+    /// The result of `prepare` where the kernel can be asked: info0 is the memfd's descriptor, or, for a script, 0; info1 the length of the program's path at `programAt`.
     static let ready: Int64 = -5000
     private static let chainLimit: UInt32 = 5
 
-    // The room for an exec, of DASHFS_EXEC_BYTES: the path, a script's first line for each of a chain, two arrays of arguments used in turn, the environment.
+    // The room for an exec, of DASHFS_EXEC_BYTES: the path, the program's own, a script's first line for each of a chain, one more that is only looked at, two arrays of arguments used in
+    // turn, the environment.
+    private static let programAt = 4096
     private static let headAt = 8192
-    private static let headBytes = 256
+    private static let headBytes = Script.headBytes
+    private static let lineAt = 12288
     private static let argumentsAt = 16384
     private static let argumentsBytes = 56 << 10
     private static let variablesAt = 128 << 10
@@ -27,6 +30,7 @@ enum Execution {
     static func answer(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         guard let block = unsafe ThreadBlock.claim() else { return nil }
         unsafe block.pointee.chain = 0
+        unsafe block.pointee.name = UInt64(bitPattern: number == .execveat ? frame.argument1 : frame.argument0)
         if let result = PathCalls.answer(number, frame, memory) { return result }
         let result = kernel(number, frame, memory)
         Report.wasTheKernels(number)
@@ -36,16 +40,31 @@ enum Execution {
     /// Where a path that an escape leaves is put: it outlives every block that would have to be given up.
     static var pathRoom: UnsafeMutableRawPointer? { unsafe dashfs_thread_block().map { unsafe UnsafeMutableRawPointer(dashfs_block_exec($0)) } }
 
-    /// The kernel's file, or one that it reaches by descriptor.
+    /// The kernel's file.
     static func kernel(_ number: SystemCallNumber, _ call: SystemCallFrame, _ memory: ProgramMemory) -> Int64 {
         let isAt = number == .execveat
         // A search through PATH: what is not there needs no preparation.
         let search = isAt ? 0 : dashfs_raw_syscall3(SystemCallNumber.access.rawValue, call.argument0, 1, 0)
-        if search < 0 { return raw(call, call.argument(isAt ? 3 : 2)) }
+        guard search >= 0, let block = unsafe dashfs_thread_block() else { return raw(call, call.argument(isAt ? 3 : 2)) }
+        var program = ProgramFile(number, call, memory)
+        defer { program.close() }
+        let chain = unsafe block.pointee.chain
+        let room = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block))
+        if unsafe chain <= chainLimit && program.followScripts(room + headAt + Int(chain) * headBytes, room + lineAt) {
+            // access(2) has said that of the others.
+            let allowed = isAt ? dashfs_raw_syscall6(SystemCallNumber.faccessat2.rawValue, call.argument0, call.argument1, 1, call.argument4 & 0x1100, 0, 0) : 0
+            if allowed < 0 { return allowed }
+            return script(number, call, call.argument(isAt ? 2 : 1), call.argument(isAt ? 3 : 2), memory)
+        }
+        return run(program, number, call, memory)
+    }
+
+    private static func run(_ program: ProgramFile, _ number: SystemCallNumber, _ call: SystemCallFrame, _ memory: ProgramMemory) -> Int64 {
+        let isAt = number == .execveat
         guard let block = unsafe dashfs_thread_block() else { return raw(call, call.argument(isAt ? 3 : 2)) }
         let room = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block)) + variablesAt
         let preparation = unsafe Handover.prepare(
-            variables: UInt64(bitPattern: call.argument(isAt ? 3 : 2)), room, Int(DASHFS_EXEC_BYTES) - variablesAt, memory)
+            variables: UInt64(bitPattern: call.argument(isAt ? 3 : 2)), program, room, Int(DASHFS_EXEC_BYTES) - variablesAt, memory)
         if preparation.error != 0 { return preparation.error }
         let result = raw(call, Int64(bitPattern: preparation.variables))
         preparation.undo()
@@ -82,17 +101,16 @@ enum Execution {
             ready.info0 = 0
             return ready
         }
-        return copy(handle, channel)
+        let path = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block)) + programAt
+        let length = unsafe ProgramPath.write(place, channel, path)
+        var copied = unsafe copy(handle, channel, PathBytes(path, count: length))
+        copied.info1 = UInt64(length)
+        return copied
     }
 
     /// The file as a memfd that nobody can change, or an errno.
-    private static func copy(_ handle: Int32, _ channel: Channel) -> WireCompletion {
-        let name: StaticString = "dashfs-program"
-        let memfdCreate: Int64 = 319
-        let address = unsafe Int64(Int(bitPattern: name.utf8Start))
-        // Close-on-exec, sealable; executable has to be said from Linux 6.3 on.
-        var made = dashfs_raw_syscall3(memfdCreate, address, 0x13, 0)
-        if made == -ErrorNumber.invalid { made = dashfs_raw_syscall3(memfdCreate, address, 3, 0) }
+    private static func copy(_ handle: Int32, _ channel: Channel, _ path: PathBytes) -> WireCompletion {
+        let made = makeMemory(path)
         guard made >= 0 else { return WireCompletion(result: made) }
         var offset: Int64 = 0
         while true {
@@ -112,6 +130,30 @@ enum Execution {
         return ready
     }
 
+    /// The kernel tells "/memfd:" and a memfd's name as the program's path, and ld.so takes $ORIGIN from that before any code of ours runs. So the name goes up again to the true path, of which at
+    /// most 249 bytes have room: of a longer one only the directory, which is what counts; of a directory longer than that nothing.
+    private static func makeMemory(_ path: PathBytes) -> Int64 {
+        let plain: StaticString = "dashfs-program"
+        let detour = OwnProgram.detour
+        let count = min(path.count, OwnProgram.memoryNameLimit - detour.utf8CodeUnitCount)
+        var directory = path.count
+        var name = InlineArray<256, UInt8>(repeating: 0)
+        return unsafe withUnsafeMutablePointer(to: &name) { name in
+            let base = UnsafeMutableRawPointer(name)
+            if let text = unsafe path.address {
+                while directory > 0, unsafe Text.byte(text, directory - 1) != Text.slash { directory -= 1 }
+                unsafe dashfs_copy(base, detour.utf8Start, detour.utf8CodeUnitCount)
+                unsafe dashfs_copy(base + detour.utf8CodeUnitCount, text, count)
+            }
+            if directory >= count { unsafe dashfs_copy(base, plain.utf8Start, plain.utf8CodeUnitCount + 1) }
+            let memfdCreate: Int64 = 319
+            let address = Int64(Int(bitPattern: base))
+            // Close-on-exec, sealable; executable has to be said from Linux 6.3 on.
+            let made = dashfs_raw_syscall3(memfdCreate, address, 0x13, 0)
+            return made == -ErrorNumber.invalid ? dashfs_raw_syscall3(memfdCreate, address, 3, 0) : made
+        }
+    }
+
     /// Runs what `prepare` has made ready.
     static func finish(_ number: SystemCallNumber, _ call: SystemCallFrame, _ prepared: WireCompletion, _ memory: ProgramMemory) -> Int64 {
         let isAt = number == .execveat
@@ -125,9 +167,16 @@ enum Execution {
         byDescriptor.argument2 = arguments
         byDescriptor.argument3 = variables
         byDescriptor.argument4 = Int64(PathCalls.emptyPath)
-        let result = kernel(.execveat, byDescriptor, memory)
-        _ = dashfs_sys_close(Int32(truncatingIfNeeded: Int64(prepared.info0)))
-        return result
+        var program = ProgramFile()
+        program.descriptor = Int32(truncatingIfNeeded: Int64(prepared.info0))
+        if let block = unsafe dashfs_thread_block() {
+            unsafe program.path = PathBytes(dashfs_block_exec(block) + programAt, count: Int(prepared.info1))
+            let name = unsafe block.pointee.name
+            let limit = Int(DASHFS_TEXT_CAPACITY)
+            if let count = memory.stringLength(name, limit: limit), count < limit { unsafe program.name = PathBytes(UnsafeRawPointer(bitPattern: UInt(name)), count: count) }
+        }
+        defer { program.close() }
+        return run(program, .execveat, byDescriptor, memory)
     }
 
     /// #! interpreter [argument]: the interpreter is run with that, the script's path and the call's arguments but the first (execve(2)).
@@ -140,7 +189,7 @@ enum Execution {
         unsafe block.pointee.chain = chain + 1
         let room = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block))
         let head = unsafe room + headAt + Int(chain) * headBytes
-        func isBlank(_ at: Int) -> Bool { unsafe Text.byte(head, at) == 0x20 || Text.byte(head, at) == 0x09 }
+        func isBlank(_ at: Int) -> Bool { unsafe Script.isBlank(Text.byte(head, at)) }
         func isEnd(_ at: Int) -> Bool { unsafe at >= headBytes - 1 || Text.byte(head, at) == 0x0a || Text.byte(head, at) == 0 }
         var at = 2
         while isBlank(at) { at += 1 }

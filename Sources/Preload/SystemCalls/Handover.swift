@@ -1,10 +1,11 @@
 // What a program that is about to be replaced by exec tells its successor, in the environment variable
 //
-//     DASHFS_INHERITED=<inode of the working directory, 0: the kernel's> <connection> <kind> <key> <key> <cut> <descriptors>:<working directory>
+//     DASHFS_INHERITED=<inode of the working directory, 0: the kernel's> <connection> <kind> <key> <key> <cut> <length> <length> <descriptors>:<working directory><program><name>
 //
 // all numbers decimal. The descriptors are <number>=<handle>=<mode>=<inode>, each followed by a comma; number 65536 is the working directory. A handle of -1 is lost: every call on it fails
 // with EBADF, as a placeholder it would mislead fstat(2) and its like. The connection keeps the handles open (`Legacy`); it is -1 where there are none. `cut` is 1 where the session has more
-// open than is named: the successor then takes the rest over at once, so that what was close-on-exec is closed.
+// open than is named: the successor then takes the rest over at once, so that what was close-on-exec is closed. The lengths are those of the texts behind the colon: the
+// working directory, the new program's path if it is a file of the volume, and the path by which that was started.
 //
 // The successor reopens a working directory that has no handle by its path, and only if that still is the same inode. Also here: that what `dashfs run` has set survives a program
 // that makes its environment anew, unless DASHFS_UNPATCHED is in it.
@@ -19,15 +20,18 @@ enum Handover {
 
     // MARK: In the new program
 
-    static func take(_ environment: Environment) {
+    /// - Parameter early: only what ld.so's calls need is looked at, and all is left as it is for the program's own instance (`EarlyInstance`).
+    static func take(_ environment: Environment, early: Bool) {
         guard let value = environment.value("DASHFS_INHERITED") else { return }
         let count = value.count
         let text = unsafe UnsafeMutableRawPointer(mutating: UnsafeRawPointer(value.start))
         var reader = unsafe Reader(text: UnsafeRawPointer(text), count: count)
         let head = (reader.number(), reader.number(), reader.number(), reader.number(), reader.number(), reader.number())
+        let (directoryLength, programLength) = (Int(reader.number()), Int(reader.number()))
         let isLegacy = head.1 >= 0
         while let number = reader.optionalNumber(), number <= Int64(directory) {
             let (handle, mode, inode) = (reader.number(), reader.number(), reader.number())
+            if early { continue }
             let isKnown = isLegacy && handle >= 0
             guard
                 let description = Descriptors.make(
@@ -37,7 +41,13 @@ enum Handover {
             if number == Int64(directory) { Descriptors.setDirectory(description) } else { Descriptors.install(description, at: number) }
         }
         reader.skip()
-        if head.0 != 0, reader.at < count { unsafe WorkingDirectory.inherit(PathBytes(UnsafeRawPointer(text) + reader.at, count: count - reader.at), inode: UInt64(bitPattern: head.0)) }
+        guard directoryLength >= 0, programLength >= 0, reader.at <= count, directoryLength <= count - reader.at, programLength <= count - reader.at - directoryLength else { return }
+        if head.0 != 0 { unsafe WorkingDirectory.inherit(PathBytes(UnsafeRawPointer(text) + reader.at, count: directoryLength), inode: UInt64(bitPattern: head.0)) }
+        let program = reader.at + directoryLength
+        let name = program + programLength
+        unsafe OwnProgram.inherit(PathBytes(UnsafeRawPointer(text) + program, count: programLength), name: PathBytes(UnsafeRawPointer(text) + name, count: count - name))
+        if isLegacy || programLength > 0 { Connection.expectServer() }
+        if early { return }
         if isLegacy {
             let connection = Int32(truncatingIfNeeded: head.1)
             _ = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(connection), 2 /* F_SETFD */, 1)
@@ -90,8 +100,10 @@ enum Handover {
         }
     }
 
-    /// - Parameter room: memory that outlives the call, `size` bytes of it.
-    static func prepare(variables: UInt64, _ room: UnsafeMutableRawPointer, _ size: Int, _ memory: ProgramMemory) -> Preparation {
+    /// - Parameters:
+    ///   - program: what is run.
+    ///   - room: memory that outlives the call, `size` bytes of it.
+    static func prepare(variables: UInt64, _ program: ProgramFile, _ room: UnsafeMutableRawPointer, _ size: Int, _ memory: ProgramMemory) -> Preparation {
         var preparation = Preparation()
         var list = unsafe Variables(room, size)
         if let error = list.copy(variables, memory) {
@@ -103,7 +115,9 @@ enum Handover {
             return preparation
         }
         list.keepSettings()
-        compose(&list, &preparation)
+        let isEarly = LoaderNeeds.mayReachVolume(program, list, memory)
+        list.keepAuditors(withOurs: isEarly && Configuration.library.count > 0)
+        compose(&list, program, &preparation)
         guard let address = list.finish() else {
             preparation.undo()
             preparation.error = -7
@@ -119,7 +133,7 @@ enum Handover {
     }
 
     /// Adds our variable, if there is anything to say, and makes ready what keeps the files open meanwhile.
-    private static func compose(_ list: inout Variables, _ preparation: inout Preparation) {
+    private static func compose(_ list: inout Variables, _ program: ProgramFile, _ preparation: inout Preparation) {
         guard let scratch = Scratch() else { return }
         let handles = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
         let limit = Descriptors.filesLimit
@@ -146,9 +160,9 @@ enum Handover {
         if count > 0 || RecordLocks.used && !Connection.isBorrowed {
             head = unsafe keep(Inheritance(key: (0, 0), handles: handles, count: count), isCut: isCut, &preparation)
         }
-        guard isAny || WorkingDirectory.isOurs || head.connection >= 0 else { return }
+        guard isAny || WorkingDirectory.isOurs || head.connection >= 0 || program.path.count > 0 else { return }
         head.inode = WorkingDirectory.isOurs ? WorkingDirectory.inode : 0
-        list.add(name, survivors, head, WorkingDirectory.isOurs ? WorkingDirectory.text : .none)
+        list.add(name, survivors, head, WorkingDirectory.isOurs ? WorkingDirectory.text : .none, program)
     }
 
     /// Keeps open what is handed on until the successor asks for it.
@@ -189,7 +203,7 @@ enum Handover {
     private(set) var isWhole = true
 
     init(_ room: UnsafeMutableRawBufferPointer) {
-        unsafe text = UnsafeMutableRawBufferPointer(rebasing: room[..<max(0, room.count / 2 - 4608)])
+        unsafe text = UnsafeMutableRawBufferPointer(rebasing: room[..<max(0, room.count / 2 - 13312)])
     }
 
     mutating func add(_ number: UInt64, handle: Int64, _ mode: UInt32, _ inode: UInt64) {

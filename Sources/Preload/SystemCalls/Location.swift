@@ -154,6 +154,15 @@ let currentDirectory: Int64 = -100
         return nil
     }
 
+    /// What follows the prefix in an absolute path; nil if it does not lead below it.
+    static func belowPrefix(_ path: PathBytes) -> PathBytes? { remainder(path, startingFrom: 0) }
+
+    /// Whether a path leads to the volume, or, if it is relative, may do so. Empty: the working directory.
+    static func mayLeadToVolume(_ path: PathBytes) -> Bool {
+        guard path.count > 0, let text = unsafe path.address else { return WorkingDirectory.isOurs }
+        return unsafe Text.byte(text, 0) == Text.slash ? belowPrefix(path) != nil : WorkingDirectory.isOurs || namesPrefix(path)
+    }
+
     private static func isComponent(_ index: Int, of prefix: UnsafeRawPointer, _ prefixCount: Int, _ name: UnsafeRawPointer, _ size: Int) -> Bool {
         var at = 0
         var passed = 0
@@ -189,7 +198,7 @@ let currentDirectory: Int64 = -100
     /// A path from a directory of the kernel's by its descriptor, as careful programs walk: ours if that is above the prefix, or if ".." leads there. Where the directory is is asked
     /// of /proc only for a path that has the last of the prefix's names in it.
     private static func belowKernelDescriptor(_ directory: Int64, _ text: UnsafeRawPointer, _ address: UInt64, _ memory: ProgramMemory) -> Location {
-        guard let length = memory.stringLength(address, limit: Int(DASHFS_TEXT_CAPACITY)), length <= Layout.pathLimit, unsafe namesPrefix(text, length),
+        guard let length = memory.stringLength(address, limit: Int(DASHFS_TEXT_CAPACITY)), length <= Layout.pathLimit, unsafe namesPrefix(PathBytes(text, count: length)),
             directory >= 0, let scratch = Scratch()
         else { return .kernel }
         let name = unsafe scratch.base + Int(DASHFS_TEXT_CAPACITY)
@@ -201,8 +210,9 @@ let currentDirectory: Int64 = -100
     }
 
     /// Whether one of the path's names is the prefix's last.
-    private static func namesPrefix(_ text: UnsafeRawPointer, _ length: Int) -> Bool {
-        guard let prefix = unsafe Configuration.prefix.address else { return false }
+    static func namesPrefix(_ path: PathBytes) -> Bool {
+        guard let prefix = unsafe Configuration.prefix.address, let text = unsafe path.address else { return false }
+        let length = path.count
         let start = Configuration.prefixParent.count + 1
         let size = Configuration.prefix.count - start
         var at = 0

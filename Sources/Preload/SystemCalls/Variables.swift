@@ -15,6 +15,11 @@ import CSystem
     private var hasPreload = false
     private var hasOurPreload = false
     private var preloadAddress: UInt64 = 0
+    /// The program's own LD_AUDIT; 0: not set.
+    private var auditors: UInt64 = 0
+    /// Its LD_PRELOAD and LD_LIBRARY_PATH, behind the equals sign; 0: not set.
+    private(set) var preloads: UInt64 = 0
+    private(set) var libraryPath: UInt64 = 0
     /// Bit n: the program has the nth of our settings itself.
     private var present: UInt32 = 0
     /// DASHFS_UNPATCHED is in it: the next program is to run without the library.
@@ -54,16 +59,22 @@ import CSystem
     }
 
     private mutating func look(_ string: UInt64, _ memory: ProgramMemory) {
-        if begins(string, "DASHFS_INHERITED=", memory) { return }
+        if begins(string, "DASHFS_INHERITED=", memory) || begins(string, "DASHFS_EARLY=", memory) { return }
         if begins(string, "DASHFS_", memory) {
             if begins(string, "DASHFS_UNPATCHED=", memory) { wantsNothing = true }
             var found: UInt32 = 0
             forEachSetting { number, name, _ in if begins(string, name, memory) { found |= 1 << number } }
             present |= found
         }
+        if begins(string, "LD_LIBRARY_PATH=", memory) { libraryPath = string &+ 16 }
+        if begins(string, "LD_AUDIT=", memory), memory.stringLength(string, limit: Int(DASHFS_TEXT_CAPACITY)) ?? Int(DASHFS_TEXT_CAPACITY) < Int(DASHFS_TEXT_CAPACITY) {
+            auditors = string
+            return
+        }
         if begins(string, "LD_PRELOAD=", memory) {
             hasPreload = true
             let address = string &+ 11
+            preloads = address
             if let length = memory.stringLength(address, limit: Int(DASHFS_TEXT_CAPACITY)), names(address, length) {
                 hasOurPreload = true
             } else {
@@ -128,29 +139,44 @@ import CSystem
     }
 
     private mutating func addPreload() {
-        let name: StaticString = "LD_PRELOAD="
-        let ours = Configuration.preload
-        var rest = PathBytes.none
-        if hasPreload, let given = unsafe UnsafePointer<UInt8>(bitPattern: UInt(preloadAddress)) {
-            var length = 0
-            while unsafe given[length] != 0, length < Int(DASHFS_TEXT_CAPACITY) { length += 1 }
-            rest = unsafe PathBytes(UnsafeRawPointer(given), count: length)
+        let theirs = hasPreload ? Self.text(preloadAddress) : .none
+        addList("LD_PRELOAD=", Configuration.preload, theirs)
+    }
+
+    /// What the program has of LD_AUDIT itself, and before it this library where it is needed (`EarlyInstance`): what others are looked for in may be in the volume, too.
+    mutating func keepAuditors(withOurs: Bool) {
+        if withOurs {
+            addList("LD_AUDIT=", Configuration.library, auditors == 0 ? .none : Self.text(auditors &+ 9))
+        } else if auditors != 0 {
+            append(auditors)
         }
-        guard let at = unsafe take(name.utf8CodeUnitCount + ours.count + rest.count + 2) else { return }
+    }
+
+    /// What LD_PRELOAD or another variable of the program says, whose beginning has been read.
+    private static func text(_ address: UInt64) -> PathBytes {
+        guard let given = unsafe UnsafePointer<UInt8>(bitPattern: UInt(address)) else { return .none }
+        var length = 0
+        while unsafe given[length] != 0, length < Int(DASHFS_TEXT_CAPACITY) { length += 1 }
+        return unsafe PathBytes(UnsafeRawPointer(given), count: length)
+    }
+
+    /// A variable of two texts with a colon between them.
+    private mutating func addList(_ name: StaticString, _ first: PathBytes, _ second: PathBytes) {
+        guard let at = unsafe take(name.utf8CodeUnitCount + first.count + second.count + 2) else { return }
         var length = 0
         unsafe write(PathBytes(name.utf8Start, count: name.utf8CodeUnitCount), at, &length)
-        unsafe write(ours, at, &length)
-        if rest.count > 0 {
+        unsafe write(first, at, &length)
+        if first.count > 0, second.count > 0 {
             unsafe at.storeBytes(of: 0x3a, toByteOffset: length, as: UInt8.self)
             length += 1
-            unsafe write(rest, at, &length)
         }
+        unsafe write(second, at, &length)
         unsafe at.storeBytes(of: 0, toByteOffset: length, as: UInt8.self)
     }
 
     /// The variable of `Handover`.
-    mutating func add(_ name: StaticString, _ survivors: Survivors, _ head: Handover.Head, _ directory: PathBytes) {
-        guard survivors.isWhole, let at = unsafe take(name.utf8CodeUnitCount + 140 + survivors.count + directory.count + 2) else {
+    mutating func add(_ name: StaticString, _ survivors: Survivors, _ head: Handover.Head, _ directory: PathBytes, _ program: ProgramFile) {
+        guard survivors.isWhole, let at = unsafe take(name.utf8CodeUnitCount + 180 + survivors.count + directory.count + program.path.count + program.name.count + 2) else {
             isFull = true
             return
         }
@@ -171,10 +197,14 @@ import CSystem
         put(head.key.0)
         put(head.key.1)
         put(head.isCut ? 1 : 0)
+        put(UInt64(directory.count))
+        put(UInt64(program.path.count))
         unsafe write(PathBytes(survivors.text.baseAddress.map { UnsafeRawPointer($0) }, count: survivors.count), at, &length)
         unsafe at.storeBytes(of: 0x3a, toByteOffset: length, as: UInt8.self)
         length += 1
         unsafe write(directory, at, &length)
+        unsafe write(program.path, at, &length)
+        unsafe write(program.name, at, &length)
         unsafe at.storeBytes(of: 0, toByteOffset: length, as: UInt8.self)
     }
 
