@@ -92,6 +92,8 @@ extension Channel {
             if Int64(result) == -ErrorNumber.interrupted {
                 interrupted()
             } else if Int64(result) == -ErrorNumber.timedOut {
+                // glibc's signal for it has SA_RESTART, or is held by the caller.
+                if restarting, dashfs_is_being_cancelled() || dashfs_cancellation_is_pending() { interrupted() }
                 let events = dashfs_sys_poll(unsafe session.pointee.socket, 0, 0)
                 if events < 0 || events & Int(POLLHUP | POLLERR) != 0 { return ready() }
             }

@@ -466,4 +466,30 @@ extern __thread uint32_t dashfs_thread_hint_word __attribute__((tls_model("initi
 static inline uint32_t dashfs_thread_hint(void) { return dashfs_thread_hint_word; }
 static inline void dashfs_set_thread_hint(uint32_t value) { dashfs_thread_hint_word = value; }
 
+/// While the preloaded library answers a call that glibc 2.41 takes for one at which threads are cancelled: the word in which glibc notes that; else null, as everywhere else.
+extern __thread const uint32_t *_Nullable dashfs_cancellation __attribute__((tls_model("initial-exec"), visibility("hidden")));
+/// Nonzero: glibc before 2.41, which cancels a thread wherever its signal (32) finds it in such a call. Set by the preloaded library's constructor.
+extern uint8_t dashfs_cancels_anywhere __attribute__((visibility("hidden")));
+static inline void dashfs_set_cancels_anywhere(_Bool value) { dashfs_cancels_anywhere = value; }
+
+/// Keeps that signal from the thread, so that what it waits for can be called off first; what to give back to `dashfs_cancellation_release`.
+static inline uint64_t dashfs_cancellation_hold(void) {
+    uint64_t set = (uint64_t)1 << 31, old = 0;
+    if (!dashfs_cancels_anywhere || dashfs_sys_call(SYS_rt_sigprocmask, 0 /* SIG_BLOCK */, (long)&set, (long)&old, 8, 0, 0) != 0) return ~(uint64_t)0;
+    return old;
+}
+static inline void dashfs_cancellation_release(uint64_t old) {
+    if (old != ~(uint64_t)0) dashfs_sys_call(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&old, 0, 8, 0, 0);
+}
+static inline _Bool dashfs_cancellation_is_pending(void) {
+    uint64_t set = 0;
+    return dashfs_cancels_anywhere && dashfs_sys_call(SYS_rt_sigpending, (long)&set, 8, 0, 0, 0, 0) == 0 && (set >> 31 & 1);
+}
+
+/// As glibc's __internal_syscall_cancel asks after a call that was interrupted: CANCELED_BITMASK, and none of those that forbid it or say it is under way.
+static inline _Bool dashfs_is_being_cancelled(void) {
+    const uint32_t *word = dashfs_cancellation;
+    return word != 0 && (__atomic_load_n(word, __ATOMIC_RELAXED) & 0x39) == 8;
+}
+
 #endif

@@ -152,7 +152,7 @@ enum Connection {
                 return (nil, -ErrorNumber.io)
             }
             var pause: (Int64, Int64) = (0, 50_000_000)
-            _ = unsafe withUnsafeMutablePointer(to: &pause) { dashfs_raw_syscall3(35 /* nanosleep */, Int64(Int(bitPattern: $0)), 0, 0) }
+            _ = unsafe withUnsafeMutablePointer(to: &pause) { dashfs_raw_syscall3(OwnCall.nanosleep, Int64(Int(bitPattern: $0)), 0, 0) }
             waited += 50
         }
     }

@@ -127,6 +127,9 @@ enum DescriptorCalls {
         default: break
         }
         if Descriptors.isOwn(frame.argument0) { return -ErrorNumber.badDescriptor }
+        // F_SETLKW, F_OFD_SETLKW: a thread that is cancelled in it must not leave its request behind, to be granted to nobody.
+        let held = (command == 7 || command == 38) && Descriptors.isFile(frame.argument0) ? dashfs_cancellation_hold() : .max
+        defer { dashfs_cancellation_release(held) }
         guard let file = Descriptors.pin(frame.argument0) else { return nil }
         defer { file.release() }
         guard let session = file.session else { return file.failure }
