@@ -64,6 +64,8 @@ enum Files {
         return "\(status.st_dev):\(status.st_ino):\(status.st_size):\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec):\(status.st_ctim.tv_sec)"
     }
 
+    static func isWritable(_ path: String) -> Bool { unsafe access(path, W_OK) == 0 }
+
     static func exists(_ path: String) -> Bool { unsafe access(path, R_OK) == 0 }
 
     private static func failure(_ path: String, _ what: String) -> InterceptionError {

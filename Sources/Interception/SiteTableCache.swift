@@ -78,9 +78,11 @@ package struct SiteTableCache {
         let done = "\(directory)/libraries-of"
         guard let now = Files.identity(cachePath), let cache = try? Files.read(cachePath) else { return }
         if let last = try? Files.read(done), last == Array(now.utf8) { return }
+        // Where nothing can be kept, all would be looked at each time.
+        guard (try? Files.makeDirectory(directory)) != nil, Files.isWritable(directory) else { return }
         var ledger = Ledger(directory)
         for path in Set(LibrarySearch.entries(cache).values.joined()).sorted() { examine(path, &ledger) }
-        guard (try? Files.makeDirectory(directory)) != nil, (try? ledger.save()) != nil else { return }
+        guard (try? ledger.save()) != nil else { return }
         try? Files.replace(done, with: Array(now.utf8))
     }
 

@@ -30,7 +30,7 @@ struct CancellableCall {
 
     private static func isFunction(_ object: ObjectFile, _ start: UInt64, _ syscall: UInt64) -> Bool {
         let distance = beginning.count + 4
-        guard syscall == start + UInt64(distance + rest.count - 3), let offset = object.fileOffset(start), offset <= object.bytes.count - distance - rest.count else { return false }
+        guard syscall == start &+ UInt64(distance + rest.count - 3), let offset = object.fileOffset(start), offset <= object.bytes.count - distance - rest.count else { return false }
         return object.bytes[offset...].starts(with: beginning) && object.bytes[(offset + distance)...].starts(with: rest)
     }
 }

@@ -62,8 +62,10 @@ package struct CodeMap {
             var first = self.first(notBefore: target) - 1
             // Over a lock prefix.
             if first >= 0, entries[first].instruction.hasLockPrefix, entries[first].address &+ 1 == target { continue }
-            while first > 0, target - entries[first].address < 16, entries[first - 1].instruction.fallsThrough, !entries[first - 1].instruction.isCall { first -= 1 }
-            guard first > 0, entries[first].address < target, target - entries[first].address < 16, entries[first - 1].end == entries[first].address else { continue }
+            while first > 0, target &- entries[first].address < 16, entries[first - 1].instruction.fallsThrough, !entries[first - 1].instruction.isCall { first -= 1 }
+            guard first > 0, section.contains(entries[first].address), entries[first].address < target, target - entries[first].address < 16,
+                entries[first - 1].end == entries[first].address
+            else { continue }
             let padding = section.offset + Int(entries[first].address - section.address)..<section.offset + Int(target - section.address)
             if padding.contains(where: { object.bytes[$0] == 0x0f }) { continue }
             let read = read(from: target, in: section)
@@ -79,7 +81,7 @@ package struct CodeMap {
         while index(of: position) == nil, read.count < 64, section.contains(position) {
             guard let instruction = Decoder.decode(span, at: section.offset + Int(position - section.address)) else { break }
             read.append(Entry(address: position, instruction: instruction))
-            position += UInt64(instruction.length)
+            position &+= UInt64(instruction.length)
         }
         return read
     }

@@ -57,7 +57,7 @@ package struct SiteFinder {
         var end: UInt64 = 0
         for index in map.entries.indices where map.entries[index].instruction.isSyscall {
             let site = site(index, windowsFrom: end)
-            if case .rewritten(let window) = site.coverage { end = window.address + UInt64(window.bytes.count) }
+            if case .rewritten(let window) = site.coverage { end = window.address &+ UInt64(window.bytes.count) }
             found.append(site)
         }
         return found
