@@ -80,7 +80,7 @@ let package = Package(
         .executableTarget(name: "example-records", dependencies: ["DashFS"], path: "Examples/Swift", swiftSettings: ordinary),
         .target(name: "TestSupport", dependencies: ["Volume", "BlockDevice", "CSystem"], swiftSettings: ordinary),
         .testTarget(
-            name: "InterceptionTests", dependencies: ["Interception"], exclude: ["Programs"], swiftSettings: ordinary),
+            name: "InterceptionTests", dependencies: ["Interception"], exclude: ["Programs", "debian-library"], swiftSettings: ordinary),
         .testTarget(name: "BlockDeviceTests", dependencies: ["BlockDevice", "TestSupport", "dashfs-device-bench"], swiftSettings: ordinary),
         // A process that is killed between two stores, for VolumeTests.
         .executableTarget(name: "dashfs-victim", dependencies: ["Volume", "BlockDevice", "TestSupport"], path: "Tests/Victim", swiftSettings: ordinary),

@@ -9,6 +9,10 @@
 #include "cpreload.h"
 
 __thread struct dashfs_verified_ranges dashfs_readable_ranges, dashfs_writable_ranges;
+uint8_t dashfs_sites_bytes[DASHFS_SITES_CAPACITY];
+uint8_t dashfs_slot_pages[DASHFS_SLOT_PAGES];
+struct dashfs_later_object dashfs_later_objects[DASHFS_LATER_OBJECTS];
+uint32_t dashfs_later_owner;
 uint64_t dashfs_mapping_epoch = 1;
 uint8_t dashfs_number_class[DASHFS_NUMBER_LIMIT];
 uint8_t dashfs_descriptor_hints[DASHFS_HINT_LIMIT];

@@ -57,6 +57,15 @@ enum Files {
         return unsafe String(cString: text)
     }
 
+    /// Another text where the file is another or has been changed; without a blank.
+    static func identity(_ path: String) -> String? {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
+        return "\(status.st_dev):\(status.st_ino):\(status.st_size):\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec):\(status.st_ctim.tv_sec)"
+    }
+
+    static func isWritable(_ path: String) -> Bool { unsafe access(path, W_OK) == 0 }
+
     static func exists(_ path: String) -> Bool { unsafe access(path, R_OK) == 0 }
 
     private static func failure(_ path: String, _ what: String) -> InterceptionError {

@@ -4,7 +4,6 @@
 package struct LibrarySearch {
     private let environment: [String]
     private let cache: [String: [String]]
-    private static let standard = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"]
 
     /// - Parameter libraryPath: LD_LIBRARY_PATH.
     package init(libraryPath: String?, cachePath: String = "/etc/ld.so.cache") {
@@ -21,7 +20,7 @@ package struct LibrarySearch {
         let before = (paths.inherited + inherited).map { expand($0, origin) } + environment + paths.own.map { expand($0, origin) }
         for directory in before { if let found = load("\(directory)/\(name)") { return found } }
         for path in cache[name] ?? [] { if let found = load(path) { return found } }
-        for directory in LibrarySearch.standard { if let found = load("\(directory)/\(name)") { return found } }
+        for directory in Machine.libraries { if let found = load("\(directory)/\(name)") { return found } }
         return nil
     }
 
@@ -33,7 +32,7 @@ package struct LibrarySearch {
 
     private func expand(_ directory: String, _ origin: String) -> String {
         var text = directory
-        for (name, value) in [("ORIGIN", origin), ("LIB", "lib/x86_64-linux-gnu"), ("PLATFORM", "x86_64")] {
+        for (name, value) in [("ORIGIN", origin), ("LIB", Machine.librarySuffix), ("PLATFORM", Machine.platform)] {
             for form in ["${\(name)}", "$\(name)"] {
                 let parts = text.split(separator: form, omittingEmptySubsequences: false)
                 if parts.count > 1 { text = parts.joined(separator: value) }
@@ -58,11 +57,10 @@ package struct LibrarySearch {
             guard offset > 0, offset < file.count, let end = file[offset...].firstIndex(of: 0) else { return "" }
             return String(decoding: file[offset..<end], as: UTF8.self)
         }
-        let x86_64 = 0x303
         var plain: [String: [String]] = [:], special: [String: [String]] = [:]
         for index in 0..<min(word(start + 20), (file.count - start - 48) / 24) {
             let entry = start + 48 + index * 24
-            guard word(entry) == x86_64 else { continue }
+            guard word(entry) == Machine.cacheFlags else { continue }
             let (name, path) = (text(start + word(entry + 4)), text(start + word(entry + 8)))
             if word(entry + 16) == 0 && word(entry + 20) == 0 { plain[name, default: []].append(path) } else { special[name, default: []].append(path) }
         }

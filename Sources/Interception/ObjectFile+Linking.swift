@@ -16,6 +16,21 @@ extension ObjectFile {
         return own.isEmpty ? ([], split(dynamicStrings(15))) : (split(own), [])
     }
 
+    /// Its own name, for those that need it: DT_SONAME.
+    package var ownName: String? { dynamicStrings(14).first }
+
+    /// A program is loaded far away from the libraries. (Some libraries name an interpreter too: they can be run.)
+    package var isProgram: Bool { interpreter != nil && ownName == nil }
+
+    /// Whether the loader changes the code before it runs: DT_TEXTREL, or DF_TEXTREL in DT_FLAGS.
+    package var hasTextRelocations: Bool { dynamicValue(22) != nil || (dynamicValue(30) ?? 0) & 4 != 0 }
+
+    private func dynamicValue(_ tag: UInt64) -> UInt64? {
+        guard let dynamic = sections.first(where: { $0.type == 6 }) else { return nil }
+        for index in 0..<dynamic.size / 16 where word64(dynamic.offset + index * 16) == tag { return word64(dynamic.offset + index * 16 + 8) }
+        return nil
+    }
+
     private func split(_ lists: [String]) -> [String] { lists.flatMap { $0.split(separator: ":").map(String.init) } }
 
     private func dynamicStrings(_ tag: UInt64) -> [String] {

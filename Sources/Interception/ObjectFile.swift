@@ -24,7 +24,7 @@ package struct ObjectFile {
 
     package init(path: String, bytes: [UInt8]) throws(InterceptionError) {
         try self.init(program: path, bytes: bytes)
-        guard isPositionIndependent else { throw InterceptionError(.notAnObject, path, "not an x86-64 shared object") }
+        guard isPositionIndependent else { throw InterceptionError(.notAnObject, path, "not an \(Machine.name) shared object") }
         if buildID.isEmpty { throw InterceptionError(.notAnObject, path, "has no build id") }
     }
 
@@ -33,15 +33,15 @@ package struct ObjectFile {
         self.path = path
         self.bytes = bytes
         let isELF64LittleEndian: [UInt8] = [0x7f, 0x45, 0x4c, 0x46, 2, 1]
-        guard bytes.count >= 64, bytes.starts(with: isELF64LittleEndian), word16(16) == 2 || word16(16) == 3, word16(18) == 62 else {
-            throw InterceptionError(.notAnObject, path, "not an x86-64 shared object or program")
+        guard bytes.count >= 64, bytes.starts(with: isELF64LittleEndian), word16(16) == 2 || word16(16) == 3, word16(18) == Machine.elf else {
+            throw InterceptionError(.notAnObject, path, "not an \(Machine.name) shared object or program")
         }
         try readSections()
-        guard let note = section(".note.gnu.build-id"), note.size > 16, note.size - 16 <= SiteTableFormat.buildIDCapacity else { return }
+        guard let note = section(".note.gnu.build-id"), note.size > 16, note.size - 16 <= SiteTableFormat.identityCapacity else { return }
         buildID = Array(bytes[note.offset + 16..<note.offset + note.size])
     }
 
-    private var isPositionIndependent: Bool { word16(16) == 3 }
+    package var isPositionIndependent: Bool { word16(16) == 3 }
 
     private mutating func readSections() throws(InterceptionError) {
         let count = Int(word16(60))

@@ -30,9 +30,9 @@ enum Problem {
             line.append(path)
             line.append(" is damaged; remove it and start the program with `dashfs run`")
         case .otherLibrary(let path):
-            line.append("this program's C library is not the one that ")
+            line.append("this program's C library is not among those that ")
             line.append(path)
-            line.append(" was made for; start it with `dashfs run` from where that library is installed")
+            line.append(" has tables of; `dashfs run` makes them for the command that it starts")
         case .otherBytes(let path):
             line.append("the code of the C library differs from what ")
             line.append(path)
@@ -91,5 +91,5 @@ struct Line {
 
 /// exit_group(2), without running anybody's clean-up: nothing has been set up.
 func exitImmediately(_ status: Int64) {
-    _ = dashfs_raw_syscall3(231, status, 0, 0)
+    _ = dashfs_raw_syscall3(OwnCall.exit_group, status, 0, 0)
 }

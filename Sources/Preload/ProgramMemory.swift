@@ -83,7 +83,7 @@ struct ProgramMemory {
         var page = address & ~4095
         while page < end {
             // rt_sigprocmask reads 8 bytes before it finds out that the first argument makes no sense.
-            let result = dashfs_raw_syscall6(14, -1, Int64(bitPattern: page), 0, 8, 0, 0)
+            let result = dashfs_raw_syscall6(OwnCall.rt_sigprocmask, -1, Int64(bitPattern: page), 0, 8, 0, 0)
             if result == -Self.efault { return false }
             page &+= 4096
         }
@@ -123,9 +123,8 @@ struct ProgramMemory {
     }
 
     private static func populate(_ address: UInt64, _ count: UInt64) -> Int64 {
-        let madvise: Int64 = 28
         let populateWrite: Int64 = 23
-        return dashfs_raw_syscall3(madvise, Int64(bitPattern: address), Int64(bitPattern: count), populateWrite)
+        return dashfs_raw_syscall3(OwnCall.madvise, Int64(bitPattern: address), Int64(bitPattern: count), populateWrite)
     }
 
     private static func populates() -> Bool {

@@ -47,6 +47,69 @@ enum Report {
         add(entering ? 1 : .max, at: ReportFormat.execsAt)
     }
 
+    // MARK: Objects
+
+    /// An object whose own system calls are not carried, if it has the two bytes of such anywhere: `dashfs run` looks at it more closely in the end.
+    static func noteIfUncovered(_ object: LoadedObject) {
+        guard isOn, !object.code.isEmpty, mayCall(object.code), let name = unsafe object.name else { return }
+        let text = unsafe ProgramString(name)
+        if text.count == 0 { return noteLink("/proc/self/exe") }
+        unsafe note(UnsafeRawPointer(text.start), text.count)
+    }
+
+    /// One that was mapped just now.
+    static func noteIfUncovered(_ file: MappedFile) {
+        guard isOn, mayCall(file.code) else { return }
+        var link = InlineArray<40, UInt8>(repeating: 0)
+        let beginning: StaticString = "/proc/self/fd/"
+        let count = beginning.utf8CodeUnitCount
+        for index in 0..<count { link[index] = unsafe beginning.utf8Start[index] }
+        unsafe withUnsafeMutableBytes(of: &link) { link in
+            guard let start = link.baseAddress else { return }
+            _ = unsafe Text.write(number: UInt64(UInt32(truncatingIfNeeded: file.descriptor)), to: start + count)
+            unsafe noteTarget(of: start)
+        }
+    }
+
+    /// Whether the bytes of a `syscall` stand anywhere in code that can be read.
+    private static func mayCall(_ code: Range<UInt64>) -> Bool {
+        guard let bytes = unsafe UnsafePointer<UInt8>(bitPattern: UInt(code.lowerBound)) else { return false }
+        for index in 0..<max(0, code.count - 1) where unsafe bytes[index] == 0x0f && bytes[index + 1] == 0x05 { return true }
+        return false
+    }
+
+    private static func noteLink(_ path: StaticString) { unsafe noteTarget(of: UnsafeRawPointer(path.utf8Start)) }
+
+    private static func noteTarget(of path: UnsafeRawPointer) {
+        var target = InlineArray<256, UInt8>(repeating: 0)
+        let count = unsafe withUnsafeMutableBytes(of: &target) { target in
+            Int(dashfs_raw_syscall3(SystemCallNumber.readlink.rawValue, Int64(Int(bitPattern: path)), Int64(Int(bitPattern: target.baseAddress)), 255))
+        }
+        guard count > 0 else { return }
+        unsafe withUnsafeBytes(of: &target) { target in
+            if let start = target.baseAddress { unsafe note(start, count) }
+        }
+    }
+
+    private static func note(_ path: UnsafeRawPointer, _ count: Int) {
+        guard count < ReportFormat.pathBytes, unsafe path.load(as: UInt8.self) == Text.slash,
+            let word = unsafe UnsafeMutablePointer<UInt64>(bitPattern: page &+ UInt(ReportFormat.objectsAt))
+        else { return }
+        // Most programs load the same objects.
+        let known = Int(min(unsafe dashfs_load64(word), UInt64(ReportFormat.paths)))
+        for index in 0..<known where unsafe isNoted(path, count, index) { return }
+        let index = unsafe dashfs_take(word)
+        guard index < UInt64(ReportFormat.paths), let target = unsafe UnsafeMutableRawPointer(bitPattern: place(Int(index))) else { return }
+        unsafe dashfs_copy(target, path, count)
+    }
+
+    private static func place(_ index: Int) -> UInt { unsafe page &+ UInt(ReportFormat.pathsAt + index * ReportFormat.pathBytes) }
+
+    private static func isNoted(_ path: UnsafeRawPointer, _ count: Int, _ index: Int) -> Bool {
+        guard let noted = unsafe UnsafeRawPointer(bitPattern: place(index)) else { return false }
+        return unsafe Text.equal(noted, path, count) && noted.load(fromByteOffset: count, as: UInt8.self) == 0
+    }
+
     private static func index(_ number: SystemCallNumber) -> Int { Int(number.rawValue) % ReportFormat.numbers * 8 }
 
     private static func add(_ value: UInt64, at offset: Int) {

@@ -1,4 +1,4 @@
-// The table of call sites as the library reads it: a mapped file, checked once, whole, before any of it is used.
+// The table of one object's call sites as the library reads it: a mapped file, checked once, whole, before any of it is used.
 // Layout: SiteTableFormat.swift.
 
 import CPreload
@@ -18,13 +18,14 @@ struct Site {
 @safe struct SiteTable: ~Copyable {
     private let base: UnsafeRawPointer
     private let length: Int
-    private(set) var objects = 0
+    private(set) var kind = SiteTableFormat.Kind.other
     private(set) var sites = 0
+    private(set) var calls = 0
 
     /// Nil if the file cannot be opened or mapped; `isWhole` says whether it is a table.
-    init?(_ path: ProgramString) {
+    init?(path: UnsafeRawPointer) {
         let closeOnExec: Int64 = 0o2000000
-        let descriptor = dashfs_raw_syscall3(SystemCallNumber.open.rawValue, path.address, closeOnExec, 0)
+        let descriptor = dashfs_raw_syscall3(SystemCallNumber.open.rawValue, Int64(Int(bitPattern: path)), closeOnExec, 0)
         guard descriptor >= 0 else { return nil }
         defer { _ = dashfs_raw_syscall3(SystemCallNumber.close.rawValue, descriptor, 0, 0) }
         let fromEnd: Int64 = 2
@@ -48,32 +49,26 @@ struct Site {
         unsafe base.loadUnaligned(fromByteOffset: offset, as: type)
     }
 
-    /// Checks header, sizes, digest and every record; nothing else may be called before it has said true.
-    mutating func isWhole() -> Bool {
-        guard length >= SiteTableFormat.headerSize, load(0, as: UInt64.self) == SiteTableFormat.magic,
-            load(8, as: UInt32.self) == SiteTableFormat.version
+    /// Checks header, sizes, digest, that it is the object's, and every record; nothing else may be called before it has said true.
+    mutating func isWhole(for identity: ObjectIdentity) -> Bool {
+        guard length >= SiteTableFormat.headerSize, length % 8 == 0, load(0, as: UInt64.self) == SiteTableFormat.magic,
+            load(8, as: UInt32.self) == SiteTableFormat.version, let kind = SiteTableFormat.Kind(rawValue: load(12, as: UInt32.self))
         else { return false }
-        let objectCount = load(12, as: UInt32.self)
-        let siteCount = load(16, as: UInt32.self)
-        guard objectCount <= SiteTableFormat.maximumObjects, siteCount <= SiteTableFormat.maximumSites else { return false }
-        objects = Int(objectCount)
+        let (siteCount, callCount) = (load(16, as: UInt32.self), load(20, as: UInt32.self))
+        guard siteCount <= SiteTableFormat.maximumSites, callCount <= SiteTableFormat.maximumCalls else { return false }
+        self.kind = kind
         sites = Int(siteCount)
-        let size =
-            SiteTableFormat.headerSize + objects * SiteTableFormat.objectSize + sites * SiteTableFormat.siteSize
-        guard length == size else { return false }
+        calls = Int(callCount)
+        guard length == SiteTableFormat.headerSize + sites * SiteTableFormat.siteSize + calls * SiteTableFormat.callSize else { return false }
         var digest = SiteTableFormat.digestSeed
-        var offset = SiteTableFormat.headerSize
-        while offset < size {
+        var offset = 32
+        while offset < length {
             digest = SiteTableFormat.digest(digest, word: load(offset, as: UInt64.self))
             offset += 8
         }
-        guard digest == load(24, as: UInt64.self) else { return false }
-        for object in 0..<objects {
-            let range = siteRange(ofObject: object)
-            guard load(objectOffset(object) + 32, as: UInt32.self) <= SiteTableFormat.buildIDCapacity,
-                range.upperBound <= sites
-            else { return false }
-        }
+        guard digest == load(24, as: UInt64.self), Int(load(64, as: UInt32.self)) == identity.count else { return false }
+        for index in 0..<identity.count where load(32 + index, as: UInt8.self) != identity.bytes[index] { return false }
+        var last: UInt64 = 0
         for index in 0..<sites {
             let site = site(index)
             let capacity = SiteTableFormat.displacedCapacity
@@ -81,6 +76,8 @@ struct Site {
                 site.before <= capacity, site.before + 2 <= site.length, site.length - site.before - 2 <= capacity,
                 isValid(site.fixups.0, site.length), isValid(site.fixups.1, site.length)
             else { return false }
+            guard site.window >= last else { return false }
+            last = site.window + UInt64(site.length)
         }
         return true
     }
@@ -89,32 +86,18 @@ struct Site {
         fixup == SiteTableFormat.noFixup || Int(fixup) + 4 <= length
     }
 
-    private func objectOffset(_ object: Int) -> Int {
-        SiteTableFormat.headerSize + object * SiteTableFormat.objectSize
-    }
-
-    /// The sites of an object are consecutive.
-    func siteRange(ofObject object: Int) -> Range<Int> {
-        let first = Int(load(objectOffset(object) + 36, as: UInt32.self))
-        return first..<first + Int(load(objectOffset(object) + 40, as: UInt32.self))
-    }
-
-    func hasBuildID(_ object: Int, _ bytes: UnsafeRawPointer, count: Int) -> Bool {
-        let offset = objectOffset(object)
-        guard Int(load(offset + 32, as: UInt32.self)) == count else { return false }
-        for index in 0..<count {
-            let byte = unsafe bytes.load(fromByteOffset: index, as: UInt8.self)
-            if load(offset + index, as: UInt8.self) != byte { return false }
-        }
-        return true
-    }
-
     func site(_ index: Int) -> Site {
-        let offset = SiteTableFormat.headerSize + objects * SiteTableFormat.objectSize + index * SiteTableFormat.siteSize
+        let offset = SiteTableFormat.headerSize + index * SiteTableFormat.siteSize
         return Site(
             window: UInt64(load(offset, as: UInt32.self)), length: Int(load(offset + 4, as: UInt8.self)),
             before: Int(load(offset + 5, as: UInt8.self)),
             fixups: (load(offset + 6, as: UInt8.self), load(offset + 7, as: UInt8.self)), expected: offset + 12)
+    }
+
+    /// A call that is redirected: where it stands, and the function it calls.
+    func call(_ index: Int) -> (address: UInt64, target: UInt64) {
+        let offset = SiteTableFormat.headerSize + sites * SiteTableFormat.siteSize + index * SiteTableFormat.callSize
+        return (UInt64(load(offset, as: UInt32.self)), UInt64(load(offset + 4, as: UInt32.self)))
     }
 
     /// Whether the code at `address` is what the site finder saw.

@@ -23,13 +23,17 @@ import CSystem
 
 @inline(__always)
 private func handle(_ number: SystemCallNumber, _ frame: UnsafeMutablePointer<SystemCallFrame>) -> Bool {
-    if unsafe answer(number, &frame.pointee) { return true }
+    if unsafe answer(number, &frame.pointee) {
+        if number == .mmap || number == .munmap { unsafe LaterObjects.mapsHaveChanged(number, frame.pointee) }
+        return true
+    }
     if number.changesMappings {
         // Done here, so that what is known about memory is forgotten after it has gone, not before.
         let call = unsafe frame.pointee
         unsafe frame.pointee.result = dashfs_raw_syscall6(
             call.number, call.argument0, call.argument1, call.argument2, call.argument3, call.argument4, call.argument5)
         ProgramMemory.mappingsHaveChanged()
+        if number == .mmap || number == .munmap { unsafe LaterObjects.mapsHaveChanged(number, frame.pointee) }
         return true
     }
     return false

@@ -10,8 +10,8 @@ struct ExplainCommand: ParsableCommand {
         abstract: "Say whether a program's calls reach DashFS under `dashfs run`, and what goes past.",
         discussion: """
             Looks at the program and the shared objects it starts with: whether it is static or setuid, which interpreter a script has,
-            whether the C library is one that is supported, and which objects make system calls of their own. What a program
-            loads or starts while it runs is not seen.
+            whether the C library is one that is supported, and which objects make system calls of their own that cannot be rewritten
+            (`dashfs doctor --intercept` lists all). What a program loads or starts while it runs is not seen: `dashfs run --report` tells.
 
             EXAMPLES
               dashfs explain git
@@ -25,19 +25,16 @@ struct ExplainCommand: ParsableCommand {
     var program: String
 
     func run() throws {
-        guard let path = program.contains("/") ? program : ExplainCommand.inPath(program) else {
+        guard let path = Places.program(program) else {
             throw Failure(.noInput, "\(program): there is no such program in PATH")
         }
         guard unsafe access(path, F_OK) == 0 else { throw Failure(.noInput, "\(path): \(errorText(errno))") }
         let explanation: Explanation
         do throws(InterceptionError) {
             explanation = try Explanation(
-                program: path, libraryPath: ProcessEnvironment()["LD_LIBRARY_PATH"], ignoresPreload: ExplainCommand.ignoresPreload, find: ExplainCommand.inPath)
+                program: path, libraryPath: ProcessEnvironment()["LD_LIBRARY_PATH"], ignoresPreload: ExplainCommand.ignoresPreload, find: Places.program)
         } catch {
-            switch error.code {
-            case .notAnObject, .undecodable: throw Failure(.data, error.description)
-            default: throw Failure(.noInput, error.description)
-            }
+            throw Failure(lookingAt: error)
         }
         for finding in explanation.findings {
             Terminal.output(finding.past.map { "past     \(finding.path): \($0)" } ?? "carried  \(finding.path): \(finding.text)")
@@ -45,15 +42,6 @@ struct ExplainCommand: ParsableCommand {
         let past = explanation.findings.count { $0.past != nil }
         Terminal.output(past == 0 ? "\(program): all is carried." : "\(program): what is marked past (\(past)) does not reach DashFS.")
         if past > 0 { throw ExitCode(1) }
-    }
-
-    private static func inPath(_ name: String) -> String? {
-        for directory in (ProcessEnvironment()["PATH"] ?? "/usr/bin:/bin").split(separator: ":") {
-            let path = "\(directory)/\(name)"
-            var status = stat()
-            if unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, (unsafe access(path, X_OK)) == 0 { return path }
-        }
-        return nil
     }
 
     /// The loader's secure mode (AT_SECURE): the program would get another identity than this user's, or capabilities.

@@ -55,7 +55,7 @@ struct RunCommand: ParsableCommand {
     }
 
     func run() throws {
-        var environment = try Preloading.environment(prefix: at)
+        var environment = try Preloading.environment(prefix: at, command: command)
         environment["DASHFS_TIMEOUT"] = "\(timeout)"
         if withoutRings { environment["DASHFS_NO_IO_URING"] = "1" }
         let counts = report ? try CallReport() : nil
@@ -94,14 +94,21 @@ struct RunCommand: ParsableCommand {
 
 /// What a program needs in its environment to reach the volume.
 enum Preloading {
-    static func environment(prefix: String) throws(Failure) -> ProcessEnvironment {
+    static func environment(prefix: String, command: [String] = []) throws(Failure) -> ProcessEnvironment {
         var environment = ProcessEnvironment()
         let library = try Places.preloadLibrary()
         let others = environment["LD_PRELOAD"].map { $0.split { $0 == ":" || $0 == " " }.map(String.init).filter { $0 != library } } ?? []
         environment["LD_PRELOAD"] = ([library] + others).joined(separator: ":")
         environment["DASHFS_PREFIX"] = prefix
+        let tables = SiteTableCache(Places.cacheDirectory)
+        environment[SiteTableCache.environmentName] = tables.directory
         do throws(InterceptionError) {
-            environment[SiteTable.environmentName] = try SiteTable.forThisMachine(cacheDirectory: Places.cacheDirectory)
+            try tables.prepareSystem()
+            tables.prepareLibraries()
+            if let name = command.first, let program = Places.program(name) {
+                try tables.prepare(
+                    program: program, arguments: Array(command.dropFirst()), libraryPath: environment["LD_LIBRARY_PATH"], find: Places.program)
+            }
         } catch {
             throw Failure(error)
         }

@@ -37,7 +37,7 @@ import Testing
 
     @Test("A survey by functions finds what a decoding from end to end finds")
     func agreesWithTheFinder() throws {
-        for object in try SiteTable.surveyThisMachine() {
+        for object in try SiteTableCache.surveySystem() {
             let surveyed = FunctionSurvey(try ObjectFile(program: object.path, bytes: content(object.path)))
             let byAddress = Dictionary(surveyed.sites.map { ($0.address, $0.number) }, uniquingKeysWith: { first, _ in first })
             let found = object.sites.filter { byAddress.keys.contains($0.address) }

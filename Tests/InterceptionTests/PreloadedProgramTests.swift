@@ -129,7 +129,7 @@ import Testing
     func costs() throws {
         let workshop = try Workshop()
         let startup = try workshop.compile("startup")
-        let started = try workshop.run([startup, Workshop.library, workshop.siteTable(), "100"])
+        let started = try workshop.run([startup, Workshop.library, workshop.tables().directory, "100"])
         #expect(started.status == 0)
         print(started.output)
         let calls = try workshop.compile("calls")
@@ -162,38 +162,39 @@ import Testing
         try expectRefusal(["LD_PRELOAD": Workshop.library, "DASHFS_SITES": "/absent"], "cannot read", workshop)
     }
 
-    @Test("A damaged table, whatever byte is changed or wherever it is cut")
-    func refusesDamage() throws {
+    @Test("A damaged table, whatever byte is changed or wherever it is cut", arguments: [0, 1])
+    func refusesDamage(_ which: Int) throws {
         let workshop = try Workshop()
-        let good = Array(try Data(contentsOf: URL(fileURLWithPath: workshop.siteTable())))
-        var variables = try workshop.preloaded(probe: false)
-        for position in [0, 8, 12, 16, 24, 40, 64, 130, 135, good.count - 1] {
+        let table = try workshop.systemTables()[which]
+        let good = Array(try Data(contentsOf: URL(fileURLWithPath: table)))
+        let variables = try workshop.preloaded(probe: false)
+        for position in [0, 8, 13, 16, 20, 24, 40, 64, 130, 135, good.count - 1] {
             var bad = good
             bad[position] ^= 0x40
-            variables["DASHFS_SITES"] = try workshop.write(bad, to: "bad")
+            try Data(bad).write(to: URL(fileURLWithPath: table))
             try expectRefusal(variables, "is damaged", workshop)
         }
         for count in [1, 32, 100, good.count - 1] {
-            variables["DASHFS_SITES"] = try workshop.write(Array(good[..<count]), to: "bad")
+            try Data(good[..<count]).write(to: URL(fileURLWithPath: table))
             try expectRefusal(variables, "is damaged", workshop)
         }
     }
 
-    @Test("A table of another C library")
+    @Test("No table of this C library")
     func refusesOtherLibrary() throws {
-        let workshop = try Workshop()
-        let object = try workshop.assemble(".text\nmov $2,%eax\nsyscall\nret\n", "other")
-        let table = try SiteTable.encode([SurveyedObject(kind: .libc, path: object.path)])
-        var variables = try workshop.preloaded(probe: false)
-        variables["DASHFS_SITES"] = try workshop.write(table, to: "table")
-        try expectRefusal(variables, "is not the one", workshop)
+        for which in 0...1 {
+            let workshop = try Workshop()
+            let variables = try workshop.preloaded(probe: false)
+            try FileManager.default.removeItem(atPath: workshop.systemTables()[which])
+            try expectRefusal(variables, "is not among those", workshop)
+        }
     }
 
     @Test("Threads that are running when it is loaded")
     func refusesLateLoading() throws {
         let workshop = try Workshop()
         let program = try workshop.compile("late")
-        let outcome = try workshop.run([program, Workshop.library], ["DASHFS_SITES": try workshop.siteTable()])
+        let outcome = try workshop.run([program, Workshop.library], ["DASHFS_SITES": try workshop.tables().directory])
         #expect(outcome.status == 126)
         #expect(outcome.errors.contains("threads are running already"))
     }

@@ -7,7 +7,7 @@ import Testing
     @Test("Every syscall instruction that objdump sees is a site, and every file-related one is rewritten")
     func findsAll() throws {
         let workshop = try Workshop()
-        for object in try SiteTable.surveyThisMachine() {
+        for object in try SiteTableCache.surveySystem() {
             let listed = try workshop.disassemble(object.path)
             let syscalls = listed.indices.filter { listed[$0].text.hasPrefix("syscall") }
             #expect(object.sites.map(\.address) == syscalls.map { listed[$0].address })
@@ -50,7 +50,7 @@ import Testing
         // futex, rt_sigreturn, rt_sigprocmask, fork, exit, exit_group
         let others: Set<Int64> = [202, 15, 14, 57, 60, 231]
         var found: Set<Int64> = []
-        for object in try SiteTable.surveyThisMachine() {
+        for object in try SiteTableCache.surveySystem() {
             for site in object.sites where !site.calls.numbers.isDisjoint(with: others) && !site.calls.mayBeOthers {
                 #expect(site.coverage == .leftAlone)
                 found.formUnion(site.calls.numbers)
@@ -61,7 +61,7 @@ import Testing
 
     @Test("A window holds one syscall, is long enough for a jump, and nothing jumps into it")
     func windowsAreSound() throws {
-        for path in try SiteTable.surveyThisMachine().map(\.path) {
+        for path in try SiteTableCache.surveySystem().map(\.path) {
             let finder = try SiteFinder(readObject(path))
             var last: UInt64 = 0
             for site in finder.sites() {

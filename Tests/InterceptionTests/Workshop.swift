@@ -80,11 +80,22 @@ final class Workshop {
         return try ObjectFile(path: path, bytes: Array(Data(contentsOf: URL(fileURLWithPath: path))))
     }
 
-    func siteTable() throws -> String { try SiteTable.forThisMachine(cacheDirectory: "\(directory)/cache") }
+    /// The cache of tables, with those of this machine's C library and loader in it.
+    func tables() throws -> SiteTableCache {
+        let cache = SiteTableCache("\(directory)/cache")
+        try cache.prepareSystem()
+        return cache
+    }
+
+    /// The paths of both tables, the C library's first.
+    func systemTables() throws -> [String] {
+        let cache = try tables()
+        return try SiteTableCache.surveySystem().sorted { $0.kind.rawValue < $1.kind.rawValue }.map { cache.path($0.identity) }
+    }
 
     /// What `dashfs run` puts into the environment, and the probe.
     func preloaded(probe: Bool = true) throws -> [String: String] {
-        var variables = ["LD_PRELOAD": Self.library, SiteTable.environmentName: try siteTable()]
+        var variables = ["LD_PRELOAD": Self.library, SiteTableCache.environmentName: try tables().directory]
         if probe { variables["DASHFS_PROBE"] = "1" }
         return variables
     }

@@ -43,6 +43,47 @@ struct DashFSTests {
         }
     }
 
+    /// Debian 13's, as `ld.so --library-path DIR program`; the shell around it runs on this machine's.
+    @Test("Families pass on another C library, too, and a wait for a lock can be cancelled on both")
+    func otherLibrary() throws {
+        try withScratch { here in
+            let fetched = try run(
+                repository.appendingPathComponent("Tests/InterceptionTests/debian-library").path, ["trixie", "libc6", repository.appendingPathComponent(".build/debian").path])
+            let directory = fetched.output.trimmingCharacters(in: .whitespacesAndNewlines)
+            try #require(fetched.status == 0, "\(fetched.output)")
+            let loader = ["\(directory)/ld-linux-x86-64.so.2", "--library-path", "\(directory):/lib/x86_64-linux-gnu"]
+            let python = here.path + "/python"
+            try "#!/bin/sh\nexec \(loader.joined(separator: " ")) /usr/bin/python3 \"$@\"\n".write(toFile: python, atomically: true, encoding: .utf8)
+            try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: python)
+            let image = here.path + "/volume.img"
+            #expect(try run(dashfs.path, ["format", image, "--size", "1G"]).status == 0)
+            let cancelled = try here.compile("cancelled_lock", ["cancelled_lock.c"], ["-pthread"])
+            for command in [[cancelled], loader + [cancelled]] {
+                let outcome = try run(dashfs.path, ["run", "--image", image, "--"] + command + ["/dash/lock"])
+                #expect(outcome.status == 0, "\(command): \(outcome.output)")
+            }
+            // What is started by a script has to be known beforehand.
+            #expect(try run(dashfs.path, ["run", "--image", image, "--"] + loader + ["/usr/bin/python3", "-c", "pass"]).status == 0)
+            let outcome = try run(
+                programs.appendingPathComponent("run-families").path,
+                ["/dash", "--only", "surface,locks,python", "--setup", "\(dashfs.path) format --force \(image) --size 1G", "--", dashfs.path, "run", "--image", image, "--"],
+                environment: ["PYTHON": python])
+            #expect(outcome.status == 0, "\(outcome.output)")
+        }
+    }
+
+    @Test("A program that confines itself by seccomp goes on; one that could never open a file does not get at the volume either", arguments: [("strict", 0), ("late", 0), ("errno", 1)])
+    func filtered(_ mode: String, _ status: Int32) throws {
+        try withScratch { here in
+            let image = here.path + "/volume.img"
+            #expect(try run(dashfs.path, ["format", image, "--size", "64M"]).status == 0)
+            let program = try here.compile("filtered", ["filtered.c"], ["-pthread"])
+            let outcome = try run(dashfs.path, ["run", "--image", image, "--", program, mode, "/dash"])
+            #expect(outcome.status == status, "\(outcome.output)")
+            if status == 0 { #expect(outcome.output == "0 failures\n") } else { #expect(outcome.output.contains("dashfs: /dash is not available"), "\(outcome.output)") }
+        }
+    }
+
     @Test("What is not there yet is refused with the documented errno, and never done to another file")
     func limits() throws {
         try withScratch { here in

@@ -42,18 +42,44 @@ import Testing
         }
     }
 
-    @Test func callsOfALibrarysOwnGoPastWhereTheyAreAboutFiles() throws {
+    @Test func callsOfALibrarysOwnAreCarriedWhereTheyCanBeRewritten() throws {
         try withScratch { scratch in
-            // write(2), getpid(2), and a number that nobody can tell.
+            // write(2), getpid(2), a number that nobody can tell; and one between a jump and its target, where there is no room.
             let unknown = "long own(long n) { long r; __asm__ volatile(\"syscall\" : \"=a\"(r) : \"a\"(n) : \"rcx\", \"r11\", \"memory\"); return r; }\n"
-            for (name, source, past) in [("one", caller(1), ": write"), ("two", caller(39), nil), ("three", unknown, ": any")] {
+            let narrow = "long own(void); __asm__(\".text\\n.globl own\\n.type own,@function\\nown: mov $1,%eax\\ntest %rdi,%rdi\\nje 1f\\nnop\\n1: syscall\\nret\\n.size own,.-own\\n\");\n"
+            let cases = [
+                ("one", caller(1), false, "1 system calls of its own, carried"), ("two", caller(39), false, "not about files|no system calls of its own"),
+                ("three", unknown, false, "1 system calls of its own, carried"), ("four", narrow, true, "write at own+0xb"),
+            ]
+            for (name, source, isPast, text) in cases {
                 _ = try compile(scratch, "lib\(name).so", source, ["-shared", "-fPIC", "-O1"])
                 let program = try compile(
                     scratch, name, "long own(); int main(void) { return own() < 0; }\n", ["-L\(scratch.path)", "-l\(name)", "-Wl,-rpath,$ORIGIN"])
-                let outcome = try explain(program)
-                #expect(outcome.status == (past == nil ? 0 : 1), "\(outcome.output)")
-                if let past { #expect(outcome.output.split(separator: "\n").contains { $0.hasPrefix("past") && $0.contains("lib\(name).so") && $0.hasSuffix(past) }, "\(outcome.output)") }
+                for command in [["explain"], ["doctor", "--intercept"]] {
+                    let outcome = try run(dashfs.path, command + [program])
+                    #expect(outcome.status == (isPast ? 1 : 0), "\(outcome.output)")
+                    let line = outcome.output.split(separator: "\n").first { $0.contains("lib\(name).so") }
+                    #expect(line != nil, "\(outcome.output)")
+                    guard command == ["explain"], let line else { continue }
+                    #expect(line.hasPrefix(isPast ? "past" : "carried") && text.split(separator: "|").contains { line.contains($0) }, "\(line)")
+                }
             }
+        }
+    }
+
+    @Test func everySiteIsListed() throws {
+        let system = try run(dashfs.path, ["doctor", "--intercept"])
+        #expect(system.status == 0 && system.output.contains("/libc.so.6") && system.output.contains(", 0 go past."), "\(system.output.suffix(200))")
+        try withScratch { scratch in
+            let program = try compile(scratch, "program", caller(0) + "int main(void) { return own() < 0; }\n", ["-O1", "-rdynamic", "-fno-inline"])
+            let own = try run(dashfs.path, ["doctor", "--intercept", program])
+            #expect(own.status == 0 && own.output.contains(" own+0x") && own.output.contains(": read: rewritten, "), "\(own.output.prefix(400))")
+            // All of the C library's lines, and the program's.
+            #expect(own.output.split(separator: "\n").count > system.output.split(separator: "\n").count)
+            let alone = try run(dashfs.path, ["doctor", "--intercept", compile(scratch, "alone", plain, ["-static"])])
+            #expect(alone.status == 1 && alone.output.contains("static") && alone.output.contains(", 1 go past."), "\(alone.output)")
+            #expect(try run(dashfs.path, ["doctor", "--intercept", "no-such-program"]).status == 66)
+            #expect(try run(dashfs.path, ["doctor", "ls"]).status == 64)
         }
     }
 
@@ -173,6 +199,38 @@ import Testing
         }
     }
 
+    /// Loaded from a place that nobody knows beforehand.
+    @Test func aLibraryThatWasMetIsCarriedFromThenOn() throws {
+        try withScratch { scratch in
+            let source = """
+                long own(void) {
+                    long r;
+                    __asm__ volatile("syscall" : "=a"(r) : "a"(83L), "D"("/dash/made"), "S"(0777L) : "rcx", "r11", "memory");
+                    return r;
+                }
+
+                """
+            let library = try compile(scratch, "plugin.so", source, ["-shared", "-fPIC", "-O1"])
+            let program = try compile(scratch, "program", """
+                #include <dlfcn.h>
+                int main(int count, char **names) { long (*own)(void) = (long (*)(void))dlsym(dlopen(names[1], RTLD_NOW), "own"); return -own(); }
+
+                """)
+            let cache = ["XDG_CACHE_HOME": try scratch.directory("cache")]
+            let image = scratch.path + "/disk.img"
+            #expect(try run(dashfs.path, ["format", image, "--size", "64M"]).status == 0)
+            func attempt(_ options: [String]) throws -> Outcome {
+                try run(dashfs.path, ["run", "--image", image] + options + ["--", program, library], environment: cache)
+            }
+            // ENOENT: there is no /dash for the kernel.
+            #expect(try attempt([]).status == 2)
+            let met = try attempt(["--report"])
+            #expect(met.status == 2 && met.output.contains("past DashFS: system calls that \(library) makes by itself; from the next run on"), "\(met.output)")
+            let carried = try attempt(["--report"])
+            #expect(carried.status == 0 && !carried.output.contains(library), "\(carried.output)")
+        }
+    }
+
     @Test func ringsCanBeRefused() throws {
         try withScratch { scratch in
             // io_uring_setup(2) without its argument: EFAULT where it is the kernel's.
@@ -185,6 +243,9 @@ import Testing
                 """)
             let (refused, _) = try report(scratch, ["--no-io-uring"], [program])
             #expect(refused.status == 38)
+            // liburing makes its calls by itself.
+            let own = try compile(scratch, "own", "#include <liburing.h>\nint main(void) { struct io_uring r; return -io_uring_queue_init(8, &r, 0); }\n", ["-luring"])
+            #expect(try report(scratch, ["--no-io-uring"], [own]).outcome.status == 38)
             let (allowed, counts) = try report(scratch, ["--report"], [program])
             #expect(allowed.status != 38 && counts["io_uring_setup"]?.kernels == 1 && allowed.output.contains("rings"), "\(allowed.output)")
         }

@@ -24,6 +24,33 @@ extern DASHFS_HIDDEN uint8_t dashfs_stub_enter[];
 static inline uintptr_t dashfs_slots_address(void) { return (uintptr_t)dashfs_slots; }
 static inline uintptr_t dashfs_stub_enter_address(void) { return (uintptr_t)dashfs_stub_enter; }
 
+extern DASHFS_HIDDEN uint8_t dashfs_call_slots[];
+extern DASHFS_HIDDEN uint8_t dashfs_cancellable_call[];
+
+static inline uintptr_t dashfs_call_slots_address(void) { return (uintptr_t)dashfs_call_slots; }
+static inline uintptr_t dashfs_cancellable_call_address(void) { return (uintptr_t)dashfs_cancellable_call; }
+
+// MARK: tables and objects (Sources/Preload/TableDirectory.swift, LaterObjects.swift)
+
+enum { DASHFS_SITES_CAPACITY = 1024, DASHFS_SLOT_PAGES = DASHFS_SLOT_COUNT * DASHFS_SLOT_SIZE / 4096, DASHFS_LATER_OBJECTS = 64 };
+
+/// An object whose call sites were rewritten when it was mapped: where its code is, and the pages of its slots. `end` 0: none.
+struct dashfs_later_object {
+    uint64_t start, end;
+    uint32_t page, pages;
+};
+
+extern DASHFS_HIDDEN uint8_t dashfs_sites_bytes[DASHFS_SITES_CAPACITY];
+extern DASHFS_HIDDEN uint8_t dashfs_slot_pages[DASHFS_SLOT_PAGES];
+extern DASHFS_HIDDEN struct dashfs_later_object dashfs_later_objects[DASHFS_LATER_OBJECTS];
+extern DASHFS_HIDDEN uint32_t dashfs_later_owner;
+
+static inline uint8_t *_Nonnull dashfs_sites_text(void) { return dashfs_sites_bytes; }
+/// Nonzero: the page of slots is in use.
+static inline uint8_t *_Nonnull dashfs_slot_page(uint32_t index) { return &dashfs_slot_pages[index % DASHFS_SLOT_PAGES]; }
+static inline struct dashfs_later_object *_Nonnull dashfs_later_object_at(uint32_t index) { return &dashfs_later_objects[index % DASHFS_LATER_OBJECTS]; }
+static inline uint32_t *_Nonnull dashfs_later_owner_word(void) { return &dashfs_later_owner; }
+
 // MARK: what the stub looks at before it enters Swift
 
 /// By call number: 0 the hook has no interest, 1 it has if the first argument is a hinted descriptor, 2 always.
@@ -134,6 +161,9 @@ static inline __attribute__((noinline)) void dashfs_unwind_anchor(void) { __asm_
 // MARK: for reports and for the probe in the tests
 
 static inline void dashfs_add(uint64_t *_Nonnull counter, uint64_t value) { __atomic_fetch_add(counter, value, __ATOMIC_RELAXED); }
+
+/// Adds one; what was there before.
+static inline uint64_t dashfs_take(uint64_t *_Nonnull counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 
 static inline void dashfs_count(uint64_t *_Nonnull counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 

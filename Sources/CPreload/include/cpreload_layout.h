@@ -2,9 +2,14 @@
 #ifndef CPRELOAD_LAYOUT_H
 #define CPRELOAD_LAYOUT_H
 
-/// Bytes of a slot, and how many there are. glibc 2.36 with its ld.so needs about 240.
-#define DASHFS_SLOT_SIZE 64
-#define DASHFS_SLOT_COUNT 448
+/// Bytes of a slot, and how many there are: whole pages. glibc with its ld.so needs about 240, liburing 20; what is not used costs nothing.
+#define DASHFS_SLOT_SIZE 128
+#define DASHFS_SLOT_COUNT 2048
+/// Pages of slots for redirected calls (glibc 2.41), one for each object that has such, and the size of a slot there.
+#define DASHFS_CALL_SLOT_PAGES 4
+#define DASHFS_CALL_SLOT_SIZE 32
+/// CANCELED_BITMASK of glibc's nptl/descr.h.
+#define DASHFS_CANCELED_BIT 8
 /// System call numbers at and above this one are never ours.
 #define DASHFS_NUMBER_LIMIT 512
 /// Descriptors at and above this one always count as hinted.

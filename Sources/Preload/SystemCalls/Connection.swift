@@ -156,7 +156,7 @@ enum Connection {
                 return (nil, -ErrorNumber.io)
             }
             var pause: (Int64, Int64) = (0, 50_000_000)
-            _ = unsafe withUnsafeMutablePointer(to: &pause) { Signals.call(35 /* nanosleep */, Int64(Int(bitPattern: $0))) }
+            _ = unsafe withUnsafeMutablePointer(to: &pause) { Signals.call(OwnCall.nanosleep, Int64(Int(bitPattern: $0))) }
             waited += 50
         }
     }

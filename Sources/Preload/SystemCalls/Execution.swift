@@ -116,7 +116,7 @@ enum Execution {
         while true {
             let count = channel.readInPlace(handle, count: channel.dataCapacity, offset: offset)
             if count == 0 { break }
-            let written = count < 0 ? count : unsafe dashfs_raw_syscall6(18 /* pwrite64 */, made, Int64(Int(bitPattern: channel.dataArea)), count, offset, 0, 0)
+            let written = count < 0 ? count : unsafe dashfs_raw_syscall6(SystemCallNumber.pwrite64.rawValue, made, Int64(Int(bitPattern: channel.dataArea)), count, offset, 0, 0)
             guard written == count else {
                 _ = dashfs_sys_close(Int32(truncatingIfNeeded: made))
                 return WireCompletion(result: min(written, -1) == -1 ? -ErrorNumber.noMemory : written)

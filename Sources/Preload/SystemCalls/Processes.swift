@@ -107,6 +107,6 @@ enum Processes {
             }
         }
 
-        private static var own: UInt32 { UInt32(truncatingIfNeeded: dashfs_raw_syscall3(186 /* gettid */, 0, 0, 0)) }
+        private static var own: UInt32 { UInt32(truncatingIfNeeded: dashfs_raw_syscall3(OwnCall.gettid, 0, 0, 0)) }
     }
 }

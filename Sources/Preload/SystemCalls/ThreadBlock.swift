@@ -11,13 +11,13 @@ enum ThreadBlock {
     /// The calling thread's own; nil: no memory.
     static func claim() -> UnsafeMutablePointer<dashfs_thread_block>? {
         if let own = unsafe dashfs_thread_block() { return unsafe own }
-        let thread = UInt32(truncatingIfNeeded: dashfs_raw_syscall3(186 /* gettid */, 0, 0, 0))
+        let thread = UInt32(truncatingIfNeeded: dashfs_raw_syscall3(OwnCall.gettid, 0, 0, 0))
         let process = Int64(dashfs_sys_getpid())
         for index in 0..<UInt32(DASHFS_THREAD_BLOCKS) {
             let place = unsafe dashfs_thread_place_at(index)
             let owner = unsafe dashfs_load32(place)
             let gone: Int64 = -3  // ESRCH
-            if owner != 0, dashfs_raw_syscall3(234 /* tgkill */, process, Int64(owner), 0) != gone { continue }
+            if owner != 0, dashfs_raw_syscall3(OwnCall.tgkill, process, Int64(owner), 0) != gone { continue }
             guard unsafe dashfs_swap32_if(place, owner, thread) else { continue }
             if unsafe place.pointee.block == nil { unsafe place.pointee.block = map() }
             guard let block = unsafe place.pointee.block else {

@@ -46,8 +46,22 @@ import Interception
         // The first program is started without an exec that anybody counts.
         let missed = Int64(bitPattern: execs &+ 1 &- programs)
         if missed > 0 { Terminal.error("dashfs: past DashFS: \(missed) programs ran without the library (static, setuid or another C library); see: dashfs explain") }
+        for object in SiteTableCache(Places.cacheDirectory).learn(objects) {
+            Terminal.error("dashfs: past DashFS: system calls that \(object.path) makes by itself; \(object.past ?? "from the next run on they are carried")")
+        }
         let rings = word(ReportFormat.passedAt + Int(SystemCallNumber.io_uring_setup.rawValue) * 8)
         if rings > 0 { Terminal.error("dashfs: past DashFS: \(rings) io_uring rings, whose requests are no system calls; see: --no-io-uring") }
+    }
+
+    /// Objects with system calls of their own that were met without a table, as far as there was room to note them.
+    private var objects: [String] {
+        let count = min(Int(truncatingIfNeeded: word(ReportFormat.objectsAt)), ReportFormat.paths)
+        return (0..<max(0, count)).compactMap { index in
+            let start = ReportFormat.pathsAt + index * ReportFormat.pathBytes
+            let bytes = (0..<ReportFormat.pathBytes).map { unsafe page.load(fromByteOffset: start + $0, as: UInt8.self) }
+            // One that was never filled in is empty.
+            return bytes[0] == 0 ? nil : String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        }
     }
 
     private func pad(_ text: String, _ width: Int, left: Bool = true) -> String {

@@ -202,36 +202,22 @@ enum Examination {
         do throws(InterceptionError) {
             var rewritten = 0
             var total = 0
-            for object in try SiteTable.surveyThisMachine() {
+            for object in try SiteTableCache.surveySystem() {
                 total += object.sites.count
                 for site in object.sites {
                     switch site.coverage {
                     case .rewritten: rewritten += 1
-                    case .leftAlone: break
+                    case .leftAlone, .throughCallers: break
                     case .impossible(let reason):
                         return Result(
                             "call sites", .stops, "\(object.path) at 0x\(String(site.address, radix: 16)): \(reason)",
-                            "report this C library (build \(object.buildIDText)); the DashFS and C libraries work without interception")
+                            "report this C library (build \(object.identity.text)); the DashFS and C libraries work without interception")
                     }
                 }
             }
             return Result("call sites", .good, "\(rewritten) of \(total) in the C library and its loader are about files, and all of them can be rewritten")
         } catch {
             return Result("call sites", .stops, error.description, "the DashFS and C libraries work without interception")
-        }
-    }
-
-    /// A line for every site.
-    static func callSites() throws(Failure) -> [String] {
-        do throws(InterceptionError) {
-            var lines: [String] = []
-            for object in try SiteTable.surveyThisMachine() {
-                lines.append("\(object.path), build \(object.buildIDText), \(object.sites.count) call sites")
-                lines += object.report.map { "  " + $0 }
-            }
-            return lines
-        } catch {
-            throw Failure(error)
         }
     }
 }

@@ -48,6 +48,14 @@ struct Failure: Error {
     init(_ error: ServerError) { self.init(Status(errno: error.errno), error.message) }
     init(_ error: InterceptionError) { self.init(.unavailable, "\(error.description); `dashfs doctor` says more") }
 
+    /// A program that cannot be looked at: 65 where it is none, 66 where it is not there.
+    init(lookingAt error: InterceptionError) {
+        switch error.code {
+        case .notAnObject, .undecodable: self.init(.data, error.description)
+        default: self.init(.noInput, error.description)
+        }
+    }
+
     /// What went wrong was said by the child that ended with this status.
     static func told(exitCode: Int32) -> Failure {
         var failure = Failure(.unavailable, "")

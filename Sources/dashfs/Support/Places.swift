@@ -62,6 +62,17 @@ enum Places {
             .unavailable, "\(name) is neither beside \(executable) nor in ../lib; install both with `make install`, or name it in DASHFS_PRELOAD")
     }
 
+    /// The file of a command: a name without a slash is looked for in PATH.
+    static func program(_ name: String) -> String? {
+        if name.contains("/") { return name }
+        for directory in (ProcessEnvironment()["PATH"] ?? "/usr/bin:/bin").split(separator: ":") {
+            let path = "\(directory)/\(name)"
+            var status = stat()
+            if unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, (unsafe access(path, X_OK)) == 0 { return path }
+        }
+        return nil
+    }
+
     /// Where tables of call sites are kept.
     static var cacheDirectory: String {
         if let directory = environment("XDG_CACHE_HOME") { return directory + "/dashfs" }

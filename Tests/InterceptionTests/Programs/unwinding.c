@@ -26,10 +26,11 @@ static _Unwind_Reason_Code visit(struct _Unwind_Context *context, void *argument
 
 static void on_trap(int signal, siginfo_t *information, void *context) {
     uintptr_t address = (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
-    struct walk walk = {0, 0};
-    _Unwind_Backtrace(visit, &walk);
     steps++;
+    // Not from `traced`, which moves the stack pointer without saying so.
     if (address >= library_start && address < library_end) {
+        struct walk walk = {0, 0};
+        _Unwind_Backtrace(visit, &walk);
         steps_in_library++;
         if (!walk.reached_main) {
             lost++;
@@ -38,10 +39,21 @@ static void on_trap(int signal, siginfo_t *information, void *context) {
     }
 }
 
+#ifdef OWN  // by the program itself, whose slots are far away
+#define SYSCALL own
+__attribute__((noinline)) static long own(long number, const char *path, long flags) {
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(path), "S"(flags) : "rcx", "r11", "memory");
+    return result;
+}
+#else
+#define SYSCALL syscall
+#endif
+
 static long traced(long number, const char *path) {
     long result;
     __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq" : : : "memory", "cc");
-    result = syscall(number, path, 0);
+    result = SYSCALL(number, path, 0);
     __asm__ volatile("pushfq; andq $~0x100, (%%rsp); popfq" : : : "memory", "cc");
     return result;
 }

@@ -27,8 +27,10 @@ package struct CodeMap {
         self.object = object
         code = object.sections.filter(\.isCode).sorted { $0.address < $1.address }
         for section in code { try Self.decode(section, of: object, into: &entries) }
+        stepOverPadding()
         noteDirectTargets()
         noteAddressesTaken()
+        if !object.isPositionIndependent { noteAbsoluteAddresses() }
         for target in object.functionStarts() + object.relocatedAddresses() + object.functionSymbols().map(\.address) {
             note(indirect: target)
         }
@@ -50,6 +52,38 @@ package struct CodeMap {
             entries.append(Entry(address: address, instruction: instruction))
             offset += Int(instruction.length)
         }
+    }
+
+    /// Behind a call that does not return, glibc 2.41 has a few bytes of padding that are no instructions (____longjmp_chk). A jump to where code goes on, inside what they were
+    /// taken for, shows it; the code is then read from there. Whatever else a jump into an instruction may mean, `checkConsistency` says.
+    private mutating func stepOverPadding() {
+        for entry in entries where !entry.instruction.isCall {
+            guard let target = entry.branchTarget, let section = code.first(where: { $0.contains(target) }), index(of: target) == nil else { continue }
+            var first = self.first(notBefore: target) - 1
+            // Over a lock prefix.
+            if first >= 0, entries[first].instruction.hasLockPrefix, entries[first].address &+ 1 == target { continue }
+            while first > 0, target &- entries[first].address < 16, entries[first - 1].instruction.fallsThrough, !entries[first - 1].instruction.isCall { first -= 1 }
+            guard first > 0, section.contains(entries[first].address), entries[first].address < target, target - entries[first].address < 16,
+                entries[first - 1].end == entries[first].address
+            else { continue }
+            let padding = section.offset + Int(entries[first].address - section.address)..<section.offset + Int(target - section.address)
+            if padding.contains(where: { object.bytes[$0] == 0x0f }) { continue }
+            let read = read(from: target, in: section)
+            guard let last = read.last, let next = index(of: last.end) else { continue }
+            entries.replaceSubrange(first..<next, with: read)
+        }
+    }
+
+    /// The instructions from an address to where they meet those that are known: after a few, as a rule.
+    private func read(from start: UInt64, in section: ObjectFile.Section) -> [Entry] {
+        var (read, position) = ([Entry](), start)
+        let span = unsafe object.bytes.span.bytes
+        while index(of: position) == nil, read.count < 64, section.contains(position) {
+            guard let instruction = Decoder.decode(span, at: section.offset + Int(position - section.address)) else { break }
+            read.append(Entry(address: position, instruction: instruction))
+            position &+= UInt64(instruction.length)
+        }
+        return read
     }
 
     private func isCode(_ address: UInt64) -> Bool { code.contains { $0.contains(address) } }
@@ -92,6 +126,16 @@ package struct CodeMap {
         }
     }
 
+    /// Code at a fixed address is referred to by numbers that no relocation tells of: jump tables, pointers in data, operands.
+    private mutating func noteAbsoluteAddresses() {
+        for entry in entries where entry.instruction.immediate > 0 && !entry.instruction.isDirectBranch {
+            note(indirect: UInt64(UInt32(bitPattern: entry.instruction.immediate)))
+        }
+        for section in object.sections where section.isLoaded && !section.isCode {
+            for index in 0..<section.size / 8 { note(indirect: object.word64(section.offset + index * 8)) }
+        }
+    }
+
     /// If the decoding had lost its step, jumps would go between the instructions it saw.
     private func checkConsistency() throws(InterceptionError) {
         for jump in jumps where isCode(jump.target) && index(of: jump.target) == nil {
@@ -106,9 +150,11 @@ package struct CodeMap {
 
     /// The instruction that begins at `address`.
     package func index(of address: UInt64) -> Int? {
-        let position = lowerBound(entries.count) { entries[$0].address < address }
+        let position = first(notBefore: address)
         return position < entries.count && entries[position].address == address ? position : nil
     }
+
+    private func first(notBefore address: UInt64) -> Int { lowerBound(entries.count) { entries[$0].address < address } }
 
     func isIndirectTarget(_ address: UInt64) -> Bool { indirectTargets.contains(address) }
     package func isTarget(_ address: UInt64) -> Bool { isIndirectTarget(address) || !jumpSources(to: address).isEmpty }

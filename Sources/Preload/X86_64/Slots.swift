@@ -5,9 +5,10 @@ import CPreload
 
 enum Slots {
     static var size: Int { Int(DASHFS_SLOT_SIZE) }
+    static var perPage: Int { 4096 / size }
     /// The last page of them stays unused: CodeWriter rehearses on it.
-    static var capacity: Int { Int(DASHFS_SLOT_COUNT) - 4096 / size }
-    static var unusedPage: UInt64 { address(capacity) }
+    static var pages: Int { Int(DASHFS_SLOT_COUNT) / perPage - 1 }
+    static var unusedPage: UInt64 { address(pages * perPage) }
     static func address(_ index: Int) -> UInt64 { UInt64(dashfs_slots_address()) + UInt64(index * size) }
 }
 
@@ -24,9 +25,6 @@ enum Slots {
 
     /// False if a distance does not fit in 32 bits.
     mutating func compose(_ site: Site, at window: UInt64, in table: borrowing SiteTable) -> Bool {
-        let syscallEnd = window &+ UInt64(site.before + 2)
-        let end = window &+ UInt64(site.length)
-
         guard displace(site, 0..<site.before, to: 0, window, table) else { return false }
         padWithNops(from: site.before, to: 16)
         put(at: 16, [0x48, 0x8d, 0x64, 0x24, 0x80])  // lea -128(%rsp), %rsp
@@ -37,8 +35,10 @@ enum Slots {
         put(at: 36, [0x0f, 0x05])  // syscall
         guard displace(site, site.before + 2..<site.length, to: 38, window, table) else { return false }
         padWithNops(from: 38 + site.length - site.before - 2, to: 54)
-        put(at: 54, [0xe9])  // jmp
-        return putDistance(at: 55, to: end, from: address &+ 59) && putDistance(at: 59, to: syscallEnd, from: address)
+        put(at: 54, [0xff, 0x25, 0x04, 0x00, 0x00, 0x00])  // jmp *4(%rip)
+        put64(at: 64, window &+ UInt64(site.length))
+        put64(at: 72, window &+ UInt64(site.before + 2))
+        return true
     }
 
     private mutating func set(_ offset: Int, _ byte: UInt8) {
@@ -63,6 +63,10 @@ enum Slots {
 
     private mutating func put32(at offset: Int, _ value: Int32) {
         unsafe bytes.storeBytes(of: value, toByteOffset: offset, as: Int32.self)
+    }
+
+    private mutating func put64(at offset: Int, _ value: UInt64) {
+        unsafe bytes.storeBytes(of: value, toByteOffset: offset, as: UInt64.self)
     }
 
     private mutating func putDistance(at offset: Int, to target: UInt64, from origin: UInt64) -> Bool {

@@ -8,10 +8,18 @@ package struct CallSite: Equatable {
     package enum Coverage: Equatable {
         /// Rewritten: the window's first address and length, and how many of its bytes stand before the syscall.
         case rewritten(Window)
+        /// glibc 2.41 and later: untouched, and whoever calls its function is sent elsewhere first (`CancellableCall`).
+        case throughCallers([RedirectedCall])
         /// None of its calls is about files.
         case leftAlone
         /// It has to be rewritten and cannot be.
         case impossible(reason: String)
+    }
+
+    /// A call instruction of five bytes, and the function it calls.
+    package struct RedirectedCall: Equatable {
+        package let address: UInt64
+        package let target: UInt64
     }
 
     package struct Window: Equatable {
@@ -33,31 +41,39 @@ package struct CallSite: Equatable {
 package struct SiteFinder {
     package let map: CodeMap
     private let symbols: [(address: UInt64, name: String)]
+    private let cancellable: CancellableCall?
 
     package init(_ object: ObjectFile) throws(InterceptionError) {
-        // glibc 2.41 cancels by comparing the interrupted address with a range around one syscall in __syscall_cancel_arch.
-        if object.definedVersions().contains("GLIBC_2.41") {
-            throw InterceptionError(
-                .unsupported, object.path, "thread cancellation of glibc 2.41 and later is not supported yet")
-        }
+        if object.hasTextRelocations { throw InterceptionError(.unsupported, object.path, "the loader changes its code (text relocations)") }
         map = try CodeMap(object)
         symbols = object.functionSymbols()
+        cancellable = try CancellableCall.find(in: map)
     }
 
     /// All sites, in ascending order.
     package func sites() -> [CallSite] {
-        map.entries.indices.filter { map.entries[$0].instruction.isSyscall }.map(site)
+        var found: [CallSite] = []
+        // No two windows share an instruction.
+        var end: UInt64 = 0
+        for index in map.entries.indices where map.entries[index].instruction.isSyscall {
+            let site = site(index, windowsFrom: end)
+            if case .rewritten(let window) = site.coverage { end = window.address &+ UInt64(window.bytes.count) }
+            found.append(site)
+        }
+        return found
     }
 
-    private func site(_ index: Int) -> CallSite {
+    private func site(_ index: Int, windowsFrom limit: UInt64) -> CallSite {
         let address = map.entries[index].address
         let calls = map.callNumbers(at: index)
         let coverage: CallSite.Coverage
-        if !calls.mayBeOthers && !calls.numbers.contains(where: { SystemCallNumber(rawValue: $0) != nil }) {
+        if let cancellable, cancellable.syscall == address {
+            coverage = .throughCallers(cancellable.calls)
+        } else if !calls.mayBeOthers && !calls.numbers.contains(where: { SystemCallNumber(rawValue: $0) != nil }) {
             coverage = .leftAlone
         } else if flagsMayBeRead(after: index) {
             coverage = .impossible(reason: "flags are used across the call")
-        } else if let window = window(around: index) {
+        } else if let window = window(around: index, from: limit) {
             coverage = .rewritten(window)
         } else {
             coverage = .impossible(reason: "no room for a jump")
@@ -74,10 +90,10 @@ package struct SiteFinder {
 
     /// The shortest window that needs no instruction from behind the syscall, else the one that needs the fewest: what
     /// stands before can be displaced even under a thread that is waiting in the call.
-    private func window(around index: Int) -> CallSite.Window? {
+    private func window(around index: Int, from limit: UInt64) -> CallSite.Window? {
         for after in 0...3 {
             for before in 0...4 {
-                if let window = window(index - before...index + after, syscall: index) { return window }
+                if let window = window(index - before...index + after, syscall: index), window.address >= limit { return window }
             }
         }
         return nil
@@ -100,6 +116,8 @@ package struct SiteFinder {
             if index > range.lowerBound, map.isTarget(entry.address) || map.entries[index - 1].end != entry.address { return nil }
             if index != syscall, !instruction.isMovable { return nil }
             if instruction.ripDisplacementOffset != 0 {
+                // A program's slots are out of a displacement's reach.
+                if map.object.isProgram { return nil }
                 fixups.append(UInt8(entry.address &- first) + instruction.ripDisplacementOffset)
             }
         }
@@ -132,5 +150,24 @@ package struct SiteFinder {
             if instruction.fallsThrough { pending.append(next + 1) }
         }
         return false
+    }
+}
+
+extension CallSite {
+    /// What it calls, by name.
+    package var callsText: String {
+        let names = calls.numbers.sorted().map { number in SystemCallNumber(rawValue: number).map { "\($0)" } ?? String(number) }
+        return (names + (calls.mayBeOthers ? ["any"] : [])).joined(separator: ", ")
+    }
+}
+
+extension CallSite.Coverage {
+    package var text: String {
+        switch self {
+        case .rewritten(let window): "rewritten, \(window.bytes.count) bytes"
+        case .throughCallers(let calls): "left as it is for cancellation; \(calls.count == 1 ? "its one call is" : "its \(calls.count) calls are") redirected"
+        case .leftAlone: "left alone, not about files"
+        case .impossible(let reason): "cannot be rewritten: \(reason)"
+        }
     }
 }

@@ -5,7 +5,7 @@
 // (Arithmetic flags are not kept; the site finder has checked that nothing reads them.) A call that the hook does not
 // handle is made by a `syscall` with the program's own stack pointer and registers, so even clone and vfork survive it.
 //
-// A slot, 64 bytes, composed by Sources/Preload/Slots.swift:
+// A slot, 128 bytes, composed by Sources/Preload/Slots.swift:
 //
 //    0  instructions displaced from before the syscall, padded with nops
 //   16  lea -128(%rsp), %rsp          the red zone is the program's
@@ -14,18 +14,19 @@
 //   34  jc 38
 //   36  syscall
 //   38  instructions displaced from after it, padded with nops
-//   54  jmp back to the end of the rewritten window
-//   59  where the original syscall ended, as a 32-bit distance from the slot: for the unwinder
-//   63  int3
+//   54  jmp *64(slot)                 back to the end of the rewritten window
+//   64  its address: the site may be farther away than a jump reaches (a program's own code)
+//   72  where the original syscall ended: for the unwinder
+//   80  int3
 //
 // "Handled" is told by the carry flag and not by another return address, which shadow stacks would refuse.
 
-#include "include/cpreload_layout.h"
+#include "../include/cpreload_layout.h"
 
 // Bits of the CFI below, in DWARF's language.
 #define DW_CFA_def_cfa_expression 0x0f
 #define DW_CFA_val_expression 0x16
-#define DW_OP_deref_size 0x94
+#define DW_OP_deref 0x06
 #define DW_OP_const1u 0x08
 #define DW_OP_const1s 0x09
 #define DW_OP_dup 0x12
@@ -34,7 +35,6 @@
 #define DW_OP_plus 0x22
 #define DW_OP_plus_uconst 0x23
 #define DW_OP_shl 0x24
-#define DW_OP_shra 0x26
 #define DW_OP_ge 0x2a
 #define DW_OP_lt 0x2d
 #define DW_OP_lit7 0x37
@@ -49,10 +49,10 @@
     .type dashfs_slots, @object
     .cfi_startproc
     // One description for all slots; it asks the instruction pointer where in its slot it is.
-    // CFA = rsp + ((rip & 63) in 21 ..< 34 ? 128 : 0): the program's stack pointer at the site.
-    .cfi_escape DW_CFA_def_cfa_expression, 19, DW_OP_breg_rsp, 0, DW_OP_bregx_rip, 0, DW_OP_const1u, 63, DW_OP_and, DW_OP_dup, DW_OP_const1u, 21, DW_OP_ge, DW_OP_swap, DW_OP_const1u, 34, DW_OP_lt, DW_OP_and, DW_OP_lit7, DW_OP_shl, DW_OP_plus
-    // The caller is the function that the site stands in, at the end of its syscall: slot + int32 at slot + 59.
-    .cfi_escape DW_CFA_val_expression, DW_rip, 17, DW_OP_bregx_rip, 0, DW_OP_const1s, 0xc0, DW_OP_and, DW_OP_dup, DW_OP_plus_uconst, 59, DW_OP_deref_size, 4, DW_OP_const1u, 32, DW_OP_shl, DW_OP_const1u, 32, DW_OP_shra, DW_OP_plus
+    // CFA = rsp + ((rip & 127) in 21 ..< 34 ? 128 : 0): the program's stack pointer at the site.
+    .cfi_escape DW_CFA_def_cfa_expression, 19, DW_OP_breg_rsp, 0, DW_OP_bregx_rip, 0, DW_OP_const1u, 127, DW_OP_and, DW_OP_dup, DW_OP_const1u, 21, DW_OP_ge, DW_OP_swap, DW_OP_const1u, 34, DW_OP_lt, DW_OP_and, DW_OP_lit7, DW_OP_shl, DW_OP_plus
+    // The caller is the function that the site stands in, at the end of its syscall: the word at slot + 72.
+    .cfi_escape DW_CFA_val_expression, DW_rip, 8, DW_OP_bregx_rip, 0, DW_OP_const1s, 0x80, DW_OP_and, DW_OP_plus_uconst, 72, DW_OP_deref
 dashfs_slots:
     .fill DASHFS_SLOT_SIZE * DASHFS_SLOT_COUNT, 1, 0xcc
     .p2align 12, 0xcc
@@ -165,6 +165,99 @@ dashfs_stub_enter:
     ret
     .cfi_endproc
     .size dashfs_stub_enter, . - dashfs_stub_enter
+
+// A redirected call of glibc's __syscall_cancel_arch(cancelhandling, number, six arguments), which stays as it is: its slot brings the function's address in r11. What is
+// not ours goes through the function, and so can be cancelled; so does a thread that is cancelled already. An ordinary function call, so vector registers need no care.
+// Its caller looks for cancellation behind every call that ends with EINTR.
+    .section .text.dashfs_call_slots, "ax", @progbits
+    .p2align 12
+    .globl dashfs_call_slots
+    .hidden dashfs_call_slots
+    .type dashfs_call_slots, @object
+    .cfi_startproc
+dashfs_call_slots:
+    .fill 4096 * DASHFS_CALL_SLOT_PAGES, 1, 0xcc
+    .cfi_endproc
+    .size dashfs_call_slots, . - dashfs_call_slots
+
+    .text
+    .p2align 6
+    .globl dashfs_cancellable_call
+    .hidden dashfs_cancellable_call
+    .type dashfs_cancellable_call, @function
+dashfs_cancellable_call:
+    .cfi_startproc
+    testb $DASHFS_CANCELED_BIT, (%rdi)
+    jne .Loriginal
+    cmpq $DASHFS_NUMBER_LIMIT, %rsi
+    jae .Loriginal
+    leaq dashfs_number_class(%rip), %rax
+    movzbl (%rax,%rsi), %eax
+    testl %eax, %eax
+    jz .Loriginal
+    cmpl $1, %eax
+    jne .Lours_perhaps
+    movl %edx, %r10d
+    cmpl $DASHFS_HINT_LIMIT, %r10d
+    jae .Lours_perhaps
+    leaq dashfs_descriptor_hints(%rip), %rax
+    cmpb $0, (%rax,%r10)
+    jne .Lours_perhaps
+.Loriginal:
+    jmpq *%r11
+
+    .p2align 4
+.Lours_perhaps:
+    pushq %rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset %rbp, -16
+    movq %rsp, %rbp
+    .cfi_def_cfa_register %rbp
+    subq $96, %rsp
+    andq $-16, %rsp
+    movq %rsi, 0(%rsp)
+    movq %rdx, 8(%rsp)
+    movq %rcx, 16(%rsp)
+    movq %r8, 24(%rsp)
+    movq %r9, 32(%rsp)
+    movq 16(%rbp), %rax             // the fifth and sixth argument stand behind the return address
+    movq %rax, 40(%rsp)
+    movq 24(%rbp), %rax
+    movq %rax, 48(%rsp)
+    movq $0, 56(%rsp)
+    leaq 16(%rbp), %rax
+    movq %rax, 64(%rsp)
+    movq %r11, 72(%rsp)
+    movq %rdi, 80(%rsp)
+    movq %rsp, %rdi
+    call dashfs_system_call
+    testb $1, %al
+    jz .Lnot_handled
+    movq 56(%rsp), %rax
+    leave
+    .cfi_remember_state
+    .cfi_def_cfa %rsp, 8
+    .cfi_restore %rbp
+    ret
+    .cfi_restore_state
+.Lnot_handled:
+    movq 0(%rsp), %rsi
+    movq 8(%rsp), %rdx
+    movq 16(%rsp), %rcx
+    movq 24(%rsp), %r8
+    movq 32(%rsp), %r9
+    movq 40(%rsp), %rax
+    movq %rax, 16(%rbp)
+    movq 48(%rsp), %rax
+    movq %rax, 24(%rbp)
+    movq 72(%rsp), %r11
+    movq 80(%rsp), %rdi
+    leave
+    .cfi_def_cfa %rsp, 8
+    .cfi_restore %rbp
+    jmpq *%r11
+    .cfi_endproc
+    .size dashfs_cancellable_call, . - dashfs_cancellable_call
 
     .p2align 4
     .globl dashfs_scribble_registers

@@ -9,16 +9,21 @@ package struct FunctionSurvey {
     }
 
     package private(set) var sites: [Site] = []
+    /// False where two bytes that could be a call stand outside all functions with unwind information.
+    package private(set) var isComplete = true
 
     package init(_ object: ObjectFile) {
         let functions = object.functionRanges()
         let span = unsafe object.bytes.span.bytes
         for section in object.sections where section.isCode {
-            for offset in object.pairs(0x0f, 0x05, in: section) {
+            for offset in object.systemCallBytes(in: section) {
                 let address = section.address &+ UInt64(offset - section.offset)
                 guard let function = FunctionSurvey.last(functions, notAfter: address), address - function.start < function.length,
                     section.contains(function.start)
-                else { continue }
+                else {
+                    isComplete = false
+                    continue
+                }
                 let begin = section.offset + Int(function.start - section.address)
                 let targets = FunctionSurvey.jumpTargets(object, begin..<min(begin + Int(function.length), section.offset + section.size))
                 var (at, number) = (begin, Int64?.none)
@@ -82,9 +87,10 @@ extension ObjectFile {
         section.address &+ UInt64(bitPattern: Int64(Int32(bitPattern: word32(section.offset + offset))))
     }
 
-    /// Where in the file two bytes follow each other in a section.
-    func pairs(_ first: UInt8, _ second: UInt8, in section: Section) -> [Int] {
+    /// Where in the file the bytes of a `syscall` stand in a section, if only by chance.
+    func systemCallBytes(in section: Section) -> [Int] {
         guard section.size > 1 else { return [] }
+        let (first, second) = Machine.systemCall
         return unsafe bytes.withUnsafeBytes { all in
             var found: [Int] = []
             for offset in section.offset..<section.offset + section.size - 1 where unsafe all[offset] == first && all[offset + 1] == second { found.append(offset) }
@@ -93,5 +99,5 @@ extension ObjectFile {
     }
 
     /// Whether the two bytes of a `syscall` instruction stand anywhere in its code, if only by chance: reading all instructions takes a thousand times as long.
-    package var mayHaveSystemCalls: Bool { sections.contains { $0.isCode && !pairs(0x0f, 0x05, in: $0).isEmpty } }
+    package var mayHaveSystemCalls: Bool { sections.contains { $0.isCode && !systemCallBytes(in: $0).isEmpty } }
 }

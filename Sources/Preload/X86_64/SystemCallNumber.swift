@@ -1,0 +1,1 @@
+../../Interception/X86_64/SystemCallNumber.swift
