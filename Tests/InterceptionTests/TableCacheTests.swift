@@ -32,7 +32,8 @@ import Testing
         cache.prepareLibraries(cachePath: list)
         let made = try files(cache)
         let table = try calling.identity().text
-        #expect(made.contains(table) && !made.contains(try silent.identity().text) && !made.contains(try waiting.identity().text))
+        let others = [try silent.identity().text, try waiting.identity().text]
+        #expect(made.contains(table) && made.isDisjoint(with: others))
         // Nothing is looked at again while ldconfig has not run.
         try FileManager.default.removeItem(atPath: cache.path(calling.identity()))
         cache.prepareLibraries(cachePath: list)
@@ -40,7 +41,9 @@ import Testing
         let changed = try workshop.assemble(".globl f\n.type f,@function\nf: mov $3,%eax\nsyscall\nret\n.size f,.-f\n", "calling.so")
         _ = try workshop.write(loaderCache([calling.path, silent.path]), to: "ld.so.cache")
         cache.prepareLibraries(cachePath: list)
-        #expect(try files(cache).contains(changed.identity().text) && changed.identity() != calling.identity())
+        let newer = try changed.identity().text
+        #expect(newer != table)
+        #expect(try files(cache).contains(newer))
     }
 
     @Test("What a command starts with is looked at when one of its files has changed, and only then")
@@ -58,7 +61,9 @@ import Testing
         #expect(try !files(cache).contains(first))
         _ = try workshop.compile("own_calls", ["-O1"])
         try prepare()
-        #expect(try identity() != first && files(cache).contains(identity()))
+        let second = try identity()
+        #expect(second != first)
+        #expect(try files(cache).contains(second))
     }
 
     @Test("A directory that cannot be written to costs nothing, and a damaged record of what was looked at is made anew")
