@@ -102,7 +102,7 @@ enum Execution {
             return ready
         }
         let path = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block)) + programAt
-        let length = unsafe ProgramPath.write(place, channel, path)
+        let length = unsafe VolumePath.write(place, channel, path)
         var copied = unsafe copy(handle, channel, PathBytes(path, count: length))
         copied.info1 = UInt64(length)
         return copied

@@ -210,12 +210,6 @@ enum WorkingDirectory {
     static func path(of file: Description, _ scratch: borrowing Scratch) -> Int64 {
         guard let session = file.session, let channel = session.acquire() else { return file.failure }
         defer { session.release(channel) }
-        let prefix = Configuration.prefix
-        guard let beginning = unsafe prefix.address else { return -ErrorNumber.io }
-        unsafe dashfs_copy(scratch.base, beginning, prefix.count)
-        let rest = unsafe channel.handlePath(file.handle, into: scratch.base + prefix.count, capacity: Layout.pathLimit)
-        if rest < 0 { return rest }
-        // The volume's root is the prefix itself.
-        return Int64(prefix.count) + (rest == 1 ? 0 : rest)
+        return unsafe VolumePath.of(file.handle, channel, scratch.base, Scratch.bytes)
     }
 }
