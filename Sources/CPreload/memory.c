@@ -11,6 +11,7 @@
 __thread struct dashfs_verified_ranges dashfs_readable_ranges, dashfs_writable_ranges;
 uint8_t dashfs_sites_bytes[DASHFS_SITES_CAPACITY];
 uint8_t dashfs_slot_pages[DASHFS_SLOT_PAGES];
+uint8_t dashfs_call_slot_pages[DASHFS_CALL_SLOT_PAGES];
 struct dashfs_later_object dashfs_later_objects[DASHFS_LATER_OBJECTS];
 uint32_t dashfs_later_owner;
 uint64_t dashfs_mapping_epoch = 1;

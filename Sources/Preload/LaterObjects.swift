@@ -51,7 +51,7 @@ enum LaterObjects {
         }
         if object.activate(&writer) != nil { Report.noteIfUncovered(file) }
         ProgramMemory.mappingsHaveChanged()
-        remember(file.code, object.page, object.pages)
+        remember(file.code, object.page, object.pages, object.callPage)
     }
 
     // MARK: One at a time
@@ -68,10 +68,11 @@ enum LaterObjects {
 
     // MARK: Slots are used again
 
-    private static func remember(_ code: Range<UInt64>, _ page: Int, _ pages: Int) {
+    private static func remember(_ code: Range<UInt64>, _ page: Int, _ pages: Int, _ callPage: Int?) {
         for index in 0..<UInt32(DASHFS_LATER_OBJECTS) where unsafe dashfs_later_object_at(index).pointee.end == 0 {
             unsafe dashfs_later_object_at(index).pointee = dashfs_later_object(
-                start: code.lowerBound, end: code.upperBound, page: UInt32(page), pages: UInt32(pages))
+                start: code.lowerBound, end: code.upperBound, page: UInt32(page), pages: UInt32(pages), call_page: UInt32((callPage ?? -1) + 1),
+                unused: 0)
             unsafe used = max(used, index + 1)
             return
         }
@@ -88,7 +89,7 @@ enum LaterObjects {
             guard object.end != 0, object.start >= start, object.end <= end else { continue }
             guard enter() else { return }
             unsafe dashfs_later_object_at(index).pointee.end = 0
-            SlotPages.giveBack(Int(object.page), Int(object.pages))
+            SlotPages.giveBack(Int(object.page), Int(object.pages), object.call_page == 0 ? nil : Int(object.call_page) - 1)
             leave()
         }
     }

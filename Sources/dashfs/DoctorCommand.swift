@@ -12,6 +12,7 @@ struct DoctorCommand: ParsableCommand {
               dashfs doctor --directory /srv/images
               dashfs doctor --intercept          every call site of the C library and how it is covered
               dashfs doctor --intercept git      and of everything else that a program starts with
+              dashfs doctor --intercept -- /opt/glibc/ld-linux-x86-64.so.2 --library-path /opt/glibc git
 
             EXIT STATUS
               0 where DashFS works, however slowly; 69 where something stops it. With --intercept: 1 where a call site is not covered; 66 where

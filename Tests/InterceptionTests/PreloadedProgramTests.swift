@@ -40,6 +40,9 @@ import Testing
     @Test("vfork, fork, posix_spawn, system and popen work, with redirections")
     func startsProcesses() throws { try check("processes", expecting: "0 failures\n") }
 
+    @Test("Further copies of the C library are rewritten when they are loaded")
+    func carriesNamespaces() throws { try check("namespaces", expecting: "answered 30 of 30\n") }
+
     @Test("Bad pointers end in EFAULT, and fresh stack, last bytes of pages and other good ones do not")
     func checksPointers() throws { try check("pointers", expecting: "0 failures\n") }
 

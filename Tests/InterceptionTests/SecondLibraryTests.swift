@@ -27,7 +27,7 @@ private let debian13: Result<String, any Error> = Result {
         arguments: [
             ("registers", [], "0 failures\n"), ("unwinding", [], "results 0 0 -1 1, steps in the library many, lost 0\n"), ("signals", [], "wrong 0, jumps some\n"),
             ("cancellation", [], "cancelled 300, cleaned up 300, of 300\n"), ("cancellation", ["-fexceptions"], "cancelled 300, cleaned up 300, of 300\n"),
-            ("processes", [], "0 failures\n"), ("pointers", [], "0 failures\n"),
+            ("processes", [], "0 failures\n"), ("pointers", [], "0 failures\n"), ("namespaces", [], "answered 30 of 30\n"),
         ])
     func programs(_ name: String, _ options: [String], _ text: String) throws {
         let outcome = try run(Workshop(), name, options)

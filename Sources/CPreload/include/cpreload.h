@@ -34,20 +34,22 @@ static inline uintptr_t dashfs_cancellable_call_address(void) { return (uintptr_
 
 enum { DASHFS_SITES_CAPACITY = 1024, DASHFS_SLOT_PAGES = DASHFS_SLOT_COUNT * DASHFS_SLOT_SIZE / 4096, DASHFS_LATER_OBJECTS = 64 };
 
-/// An object whose call sites were rewritten when it was mapped: where its code is, and the pages of its slots. `end` 0: none.
+/// An object whose call sites were rewritten when it was mapped: where its code is, the pages of its slots, and of its redirected calls (as a number + 1). `end` 0: none.
 struct dashfs_later_object {
     uint64_t start, end;
-    uint32_t page, pages;
+    uint32_t page, pages, call_page, unused;
 };
 
 extern DASHFS_HIDDEN uint8_t dashfs_sites_bytes[DASHFS_SITES_CAPACITY];
 extern DASHFS_HIDDEN uint8_t dashfs_slot_pages[DASHFS_SLOT_PAGES];
+extern DASHFS_HIDDEN uint8_t dashfs_call_slot_pages[DASHFS_CALL_SLOT_PAGES];
 extern DASHFS_HIDDEN struct dashfs_later_object dashfs_later_objects[DASHFS_LATER_OBJECTS];
 extern DASHFS_HIDDEN uint32_t dashfs_later_owner;
 
 static inline uint8_t *_Nonnull dashfs_sites_text(void) { return dashfs_sites_bytes; }
 /// Nonzero: the page of slots is in use.
 static inline uint8_t *_Nonnull dashfs_slot_page(uint32_t index) { return &dashfs_slot_pages[index % DASHFS_SLOT_PAGES]; }
+static inline uint8_t *_Nonnull dashfs_call_slot_page(uint32_t index) { return &dashfs_call_slot_pages[index % DASHFS_CALL_SLOT_PAGES]; }
 static inline struct dashfs_later_object *_Nonnull dashfs_later_object_at(uint32_t index) { return &dashfs_later_objects[index % DASHFS_LATER_OBJECTS]; }
 static inline uint32_t *_Nonnull dashfs_later_owner_word(void) { return &dashfs_later_owner; }
 

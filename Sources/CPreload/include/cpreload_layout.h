@@ -6,7 +6,7 @@
 #define DASHFS_SLOT_SIZE 128
 #define DASHFS_SLOT_COUNT 2048
 /// Pages of slots for redirected calls (glibc 2.41), one for each object that has such, and the size of a slot there.
-#define DASHFS_CALL_SLOT_PAGES 4
+#define DASHFS_CALL_SLOT_PAGES 16
 #define DASHFS_CALL_SLOT_SIZE 32
 /// CANCELED_BITMASK of glibc's nptl/descr.h.
 #define DASHFS_CANCELED_BIT 8

@@ -17,7 +17,8 @@ struct RewrittenObject: ~Copyable {
     /// The first page of slots and how many; the page of slots for calls.
     private(set) var page = 0
     private(set) var pages = 0
-    private var callSlots: UInt64 = 0
+    /// Nil: it has no redirected calls.
+    private(set) var callPage: Int? = nil
     /// Where the hops are; 0: jumps reach.
     private var hops: UInt64 = 0
 
@@ -69,8 +70,9 @@ struct RewrittenObject: ~Copyable {
 
     /// Nothing leads to its slots.
     mutating func giveBack() {
-        SlotPages.giveBack(page, pages)
+        SlotPages.giveBack(page, pages, callPage)
         pages = 0
+        callPage = nil
     }
 
     private func slot(_ index: Int) -> UInt64 { Slots.address(page * Slots.perPage + index - sites.lowerBound) }
@@ -143,7 +145,9 @@ struct RewrittenObject: ~Copyable {
 
     private mutating func writeCallSlots(_ writer: inout CodeWriter) -> Failure? {
         guard !calls.isEmpty else { return nil }
-        guard let page = SlotPages.takeCallPage() else { return .noSlots }
+        guard let taken = SlotPages.takeCallPage() else { return .noSlots }
+        callPage = taken
+        let page = Self.callSlots(taken)
         let range = page..<page &+ 4096
         guard writer.open(range) else { return .notWritten }
         for index in calls {
@@ -158,9 +162,10 @@ struct RewrittenObject: ~Copyable {
             for byte in 0..<4 { image[11 + byte] = UInt8(truncatingIfNeeded: UInt32(bitPattern: jump) &>> UInt32(8 * byte)) }
             guard Self.write(&image, count: 16, at: place, &writer) else { return .notWritten }
         }
-        callSlots = page
         return writer.close(range) ? nil : .notWritten
     }
+
+    private static func callSlots(_ page: Int) -> UInt64 { UInt64(dashfs_call_slots_address()) + UInt64(page) * 4096 }
 
     // MARK: Sites
 
@@ -218,9 +223,10 @@ struct RewrittenObject: ~Copyable {
     }
 
     private func activateCalls(_ writer: inout CodeWriter) -> Failure? {
+        guard let callPage else { return nil }
         for index in calls {
             let call = address &+ table.call(index).address
-            guard let distance = distance(to: callSlots &+ UInt64((index - calls.lowerBound) * Int(DASHFS_CALL_SLOT_SIZE)), from: call &+ 5) else { return .outOfReach }
+            guard let distance = distance(to: Self.callSlots(callPage) &+ UInt64((index - calls.lowerBound) * Int(DASHFS_CALL_SLOT_SIZE)), from: call &+ 5) else { return .outOfReach }
             var bytes = InlineArray<5, UInt8>(repeating: 0xe8)
             for byte in 0..<4 { bytes[1 + byte] = UInt8(truncatingIfNeeded: UInt32(bitPattern: distance) &>> UInt32(8 * byte)) }
             guard Self.write(&bytes, count: 5, at: call, &writer) else { return .notWritten }
@@ -239,8 +245,6 @@ struct RewrittenObject: ~Copyable {
 
 /// Which pages of slots are in use. Two at a time never ask: at the start there is one thread, later `LaterObjects` lets one in.
 enum SlotPages {
-    nonisolated(unsafe) private static var callPages = 0
-
     /// The first of `count` free pages in a row, taken from now on.
     static func take(_ count: Int) -> Int? {
         var first = 0
@@ -256,15 +260,18 @@ enum SlotPages {
         return nil
     }
 
-    static func giveBack(_ first: Int, _ count: Int) {
+    static func giveBack(_ first: Int, _ count: Int, _ callPage: Int?) {
         for index in first..<first + count { unsafe dashfs_slot_page(UInt32(index)).pointee = 0 }
+        if let callPage { unsafe dashfs_call_slot_page(UInt32(callPage)).pointee = 0 }
     }
 
-    /// For redirected calls; such pages are never given back.
-    static func takeCallPage() -> UInt64? {
-        guard unsafe callPages < Int(DASHFS_CALL_SLOT_PAGES) else { return nil }
-        defer { unsafe callPages += 1 }
-        return unsafe UInt64(dashfs_call_slots_address()) + UInt64(callPages) * 4096
+    /// For redirected calls.
+    static func takeCallPage() -> Int? {
+        for index in 0..<Int(DASHFS_CALL_SLOT_PAGES) where unsafe dashfs_call_slot_page(UInt32(index)).pointee == 0 {
+            unsafe dashfs_call_slot_page(UInt32(index)).pointee = 1
+            return index
+        }
+        return nil
     }
 }
 
