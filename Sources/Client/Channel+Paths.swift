@@ -159,8 +159,8 @@ extension Channel {
     }
 
     /// getcwd(2) for an open directory: its path from the volume's root, without a terminator. ERANGE: longer than `capacity`.
-    public func directoryPath(_ handle: Int32, into buffer: UnsafeMutableRawPointer, capacity: Int) -> Int64 {
-        var request = WireRequest(.directoryPath)
+    public func handlePath(_ handle: Int32, into buffer: UnsafeMutableRawPointer, capacity: Int) -> Int64 {
+        var request = WireRequest(.handlePath)
         return unsafe fill(&request, at: Place(handle: handle), buffer: buffer, capacity: min(capacity, Layout.pathCapacity)).result
     }
 

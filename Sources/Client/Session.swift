@@ -89,10 +89,13 @@ import CSystem
 
     /// Keeps open files of this session open for a process that does not exist yet, or is about to become another program: as long as a copy of the socket returned is open.
     /// It must be possible in a vfork child, whose memory is its parent's: nothing of the session is changed.
-    /// - Parameter handles: what is kept; its key is not looked at.
+    /// - Parameters:
+    ///   - handles: what is kept; its key is not looked at.
+    ///   - describesItself: the answer stays in the socket, so that whoever gets a copy of it can have it from there (`describedFile`).
     /// - Returns: the socket (close-on-exec), and the key that a new session inherits by.
     public func makeBundle(
-        of handles: Inheritance, path: UnsafeRawPointer, length: Int, descriptorFloor: Int32, timeoutMilliseconds: Int32 = 10_000
+        of handles: Inheritance, path: UnsafeRawPointer, length: Int, descriptorFloor: Int32, describesItself: Bool = false,
+        timeoutMilliseconds: Int32 = 10_000
     ) throws(ErrorCode) -> (socket: Int32, key: (UInt64, UInt64)) {
         guard isCurrent else { throw ErrorCode(result: -ErrorNumber.badDescriptor) }
         var mine = handles
@@ -100,13 +103,46 @@ import CSystem
         let socket = try unsafe Session.beginTalking(
             ControlMessage(ControlMessage.Kind.bundle), .none, mine, path, length, descriptorFloor, timeoutMilliseconds)
         do throws(ErrorCode) {
-            let (answer, _) = try Session.receive(socket: socket, kind: ControlMessage.Kind.bundle, descriptors: 0)
+            let (answer, _) = try Session.receive(
+                socket: socket, kind: ControlMessage.Kind.bundle, descriptors: 0, flags: describesItself ? Session.peek : 0)
             return (socket, answer.key)
         } catch {
             _ = dashfs_sys_close(socket)
             throw error
         }
     }
+
+    /// The key and the handle of a bundle that describes itself; nil: the descriptor is nothing of the kind. What is in it stays there.
+    public static func describedFile(_ descriptor: Int32) -> (key: (UInt64, UInt64), handle: Int32)? {
+        guard dashfs_is_seqpacket(descriptor) else { return nil }
+        do throws(ErrorCode) {
+            let (answer, _) = try receive(socket: descriptor, kind: ControlMessage.Kind.bundle, descriptors: 0, flags: peek | Int32(dashfs_dont_wait))
+            guard answer.handles == 1 else { return nil }
+            return (answer.key, Int32(bitPattern: UInt32(truncatingIfNeeded: answer.inode)))
+        } catch { return nil }
+    }
+
+    private static let peek: Int32 = 2
+
+    /// Takes over one open file that a bundle keeps. Call it with all signals blocked.
+    /// - Returns: 0, or a negated errno: EEXIST: it is this session's already; EACCES: no bundle has this key.
+    public func take(_ handle: Int32, key: (UInt64, UInt64)) -> Int64 {
+        lockControl()
+        defer { unlockControl() }
+        return unsafe withUnsafePointer(to: handle) { handle in
+            let socket = unsafe state.pointee.socket
+            let sent = unsafe Session.send(ControlMessage(ControlMessage.Kind.take), Inheritance(key: key, handles: handle, count: 1), socket: socket)
+            if sent < 0 { return sent }
+            do throws(ErrorCode) {
+                _ = try Session.receive(socket: socket, kind: ControlMessage.Kind.take, descriptors: 0)
+                return 0
+            } catch { return -Int64(error.number) }
+        }
+    }
+
+    /// The control socket is one caller's, from asking to answer.
+    private func lockControl() { while unsafe !dashfs_swap32_if(base + SessionState.addLock, 0, 1) { dashfs_yield() } }
+    private func unlockControl() { unsafe dashfs_store32_release(base + SessionState.addLock, 0) }
 
     /// What entitles to speak for this session; (0, 0) in forked children.
     public var key: (UInt64, UInt64) {
@@ -252,8 +288,8 @@ import CSystem
 
     /// A descriptor of the memory of a file that this session has just mapped, or a negated errno. Call it with all signals blocked.
     public func takeMap(inode: UInt64) -> Int64 {
-        while unsafe !dashfs_swap32_if(base + SessionState.addLock, 0, 1) { dashfs_yield() }
-        defer { unsafe dashfs_store32_release(base + SessionState.addLock, 0) }
+        lockControl()
+        defer { unlockControl() }
         var ask = ControlMessage(ControlMessage.Kind.map)
         ask.inode = inode
         let socket = unsafe state.pointee.socket
@@ -339,7 +375,7 @@ import CSystem
 
     /// Takes one answer. On success exactly `descriptors` of the three are open, and the caller's.
     static func receive(
-        socket: Int32, kind: UInt16, descriptors expected: Int32
+        socket: Int32, kind: UInt16, descriptors expected: Int32, flags: Int32 = 0
     ) throws(ErrorCode) -> (ControlMessage, (Int32, Int32, Int32)) {
         var handed = (Int32(-1), Int32(-1), Int32(-1), Int32(-1))
         var count: Int32 = 0
@@ -350,7 +386,7 @@ import CSystem
             while received == -Int(ErrorNumber.interrupted) {
                 received = unsafe withUnsafeMutablePointer(to: &handed) { pointer in
                     unsafe pointer.withMemoryRebound(to: Int32.self, capacity: 4) { list in
-                        unsafe dashfs_receive_packet(socket, bytes, packet.count, list, &count, 0)
+                        unsafe dashfs_receive_packet(socket, bytes, packet.count, list, &count, flags)
                     }
                 }
             }

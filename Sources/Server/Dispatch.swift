@@ -75,7 +75,7 @@ extension WireOpcode {
         case .flock: .flock
         case .setflags: .setflags
         case .copyRange: .copyRange
-        case .directoryPath: .directoryPath
+        case .handlePath: .handlePath
         case .map: .map
         case .syncMap: .syncMap
         case .cancel: nil

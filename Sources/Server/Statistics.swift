@@ -96,7 +96,7 @@ import Wire
     /// One JSON object; times in nanoseconds. `device`: what the driver has asked of the device.
     func json(
         epoch: UInt64, sessions: Int, channels: Int, arenaBytes: Int, rounds: UInt64, sleeps: UInt64, isReadOnly: Bool, readOnlyReason: String?,
-        device: DeviceCounters
+        maps: (files: Int, pages: Int), device: DeviceCounters
     ) -> String {
         let nanoseconds = dashfs_clock_monotonic() &- startedNanoseconds
         let cycles = max(1, dashfs_cycles() &- startedCycles)
@@ -115,7 +115,7 @@ import Wire
         for violation in Violation.allCases where count(violation) > 0 { found.append("\"\(violation)\":\(count(violation))") }
         return """
             {"epoch":\(epoch),"uptimeNanoseconds":\(nanoseconds),"sessions":\(sessions),"channels":\(channels),\
-            "arenaBytes":\(arenaBytes),"readOnly":\(isReadOnly),"readOnlyReason":\(readOnlyReason.map(Statistics.quoted) ?? "null"),"problems":\(problems),\
+            "arenaBytes":\(arenaBytes),"mappedFiles":\(maps.files),"mappedPages":\(maps.pages),"readOnly":\(isReadOnly),"readOnlyReason":\(readOnlyReason.map(Statistics.quoted) ?? "null"),"problems":\(problems),\
             "rounds":\(rounds),"sessionsOpened":\(sessionsOpened),"sessionsRefused":\(sessionsRefused),"workerSleeps":\(sleeps),\
             "doorbells":\(doorbells),"clientWakes":\(clientWakes),"parked":\(parked),"stalls":\(stalls),\
             "device":{"reads":\(device.reads),"writes":\(device.writes),"flushes":\(device.flushes),"discards":\(device.discards),"notes":\(deviceNotes),\

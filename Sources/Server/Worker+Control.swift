@@ -109,7 +109,8 @@ extension Worker {
         logNotes()
         return statistics.json(
             epoch: epoch, sessions: sessionCount, channels: channelCount, arenaBytes: arenaBytes, rounds: round, sleeps: sleeps,
-            isReadOnly: volume.isReadOnly, readOnlyReason: volume.readOnlyReason, device: queue?.counters ?? DeviceCounters())
+            isReadOnly: volume.isReadOnly, readOnlyReason: volume.readOnlyReason, maps: volume.mapOccupancy,
+            device: queue?.counters ?? DeviceCounters())
     }
 
     private func freeSession() -> UnsafeMutablePointer<SessionEnd>? {
@@ -168,7 +169,7 @@ extension Worker {
 
         /// nil: not of the form that the kind has.
         init?(_ message: ControlMessage, _ payload: [UInt8]) {
-            let inherits = message.kind == ControlMessage.Kind.hello || message.kind == ControlMessage.Kind.bundle
+            let inherits = [ControlMessage.Kind.hello, ControlMessage.Kind.bundle, ControlMessage.Kind.take].contains(message.kind)
             guard Int(message.payloadBytes) == payload.count, inherits || payload.isEmpty, message.handles <= UInt32(Layout.handedLimit),
                 Int(message.handles) * 4 <= payload.count, inherits || message.handles == 0
             else { return nil }
@@ -204,6 +205,8 @@ extension Worker {
             unsafe makeBundle(session, message, words.handles, &answer)
         case (ControlMessage.Kind.addChannel, .open):
             unsafe offerChannel(session, message, &answer, doorbell: -1)
+        case (ControlMessage.Kind.take, .open):
+            unsafe take(session, message.key, words.handles, &answer)
         case (ControlMessage.Kind.map, .open):
             unsafe handOutMap(session, inode: message.inode, &answer)
         case (ControlMessage.Kind.statistics, _):
@@ -269,6 +272,7 @@ extension Worker {
         }
         guard unsafe establish(session, as: .holding, prefix: [], &answer) else { return }
         unsafe answer.handles = UInt32(volume.share(handles, of: giver.pointee.volumeSession, with: session.pointee.volumeSession))
+        answer.inode = UInt64(UInt32(bitPattern: handles.first ?? -1))
         // Copies of this end outlive the process that made it.
         unsafe _ = dashfs_sys_epoll_remove(control.events, session.pointee.pidfd)
         unsafe _ = dashfs_sys_close(session.pointee.pidfd)
@@ -284,6 +288,16 @@ extension Worker {
         let count = unsafe volume.succeed(giver.pointee.volumeSession, by: heir, keeping: handles)
         unsafe endSession(giver, reason: "another session took its place")
         return count
+    }
+
+    /// A file that another process has passed on becomes the session's as well: see `ControlMessage.Kind.take`.
+    private func take(_ session: UnsafeMutablePointer<SessionEnd>, _ key: (UInt64, UInt64), _ handles: [Int32], _ answer: inout ControlMessage) {
+        var result = -ErrorNumber.access
+        if handles.count == 1, let giver = unsafe holder(key), unsafe giver.pointee.phase == .holding {
+            result = unsafe volume.share(handles[0], of: giver.pointee.volumeSession, with: session.pointee.volumeSession)
+        }
+        answer.status = Int32(truncatingIfNeeded: result == 1 ? -ErrorNumber.exists : result)
+        unsafe send(session, answer, payload: [], descriptors: [])
     }
 
     private func open(

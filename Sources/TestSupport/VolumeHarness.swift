@@ -295,10 +295,10 @@ import Volume
     }
 
     /// Where an open directory is, or the negated errno as a text.
-    package func directoryPath(_ handle: Int64, room: Int = 4096) -> String {
+    package func handlePath(_ handle: Int64, room: Int = 4096) -> String {
         var buffer = [UInt8](repeating: 0xEE, count: room)
         let count = unsafe buffer.withUnsafeMutableBytes { raw in
-            run(.directoryPath) {
+            run(.handlePath) {
                 $0.handle = Int32(truncatingIfNeeded: handle)
                 unsafe $0.buffer = raw.baseAddress
                 $0.bufferLength = room

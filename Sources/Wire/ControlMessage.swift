@@ -5,7 +5,7 @@ import CSystem
 ///     0  UInt32 magic    4  UInt16 version   6  UInt16 kind    8  Int32 status (0, or a negated errno)
 ///     12 UInt32 session  16 UInt64 epoch    24  UInt32 channel 28  UInt32 arena bytes
 ///     32 UInt32 payload bytes that follow the 64                36 UInt32 handles (at the payload's end, 4 bytes each; of an answer: what it says below)
-///     40 UInt64 × 2 key    56 UInt64 inode
+///     40 UInt64 × 2 key    56 UInt64 inode (of a bundle's answer: the first handle that was asked for)
 public struct ControlMessage: Sendable {
     public enum Kind {
         /// First from the client. Its payload is where the client sees the volume's root ("/dash"), at most 255 bytes, or nothing where the volume is all
@@ -23,6 +23,8 @@ public struct ControlMessage: Sendable {
         /// The memory of the file with this inode, which the session has just mapped by `WireOpcode.map`. Answered with its descriptor: for reading and
         /// writing, or for reading only, as that map said.
         public static let map: UInt16 = 8
+        /// The one handle listed, which the bundle with this key keeps, becomes the session's as well. Answered with -EEXIST if it was already, with -EACCES if there is no such bundle.
+        public static let take: UInt16 = 9
     }
 
     /// "DASH", little-endian.

@@ -7,6 +7,7 @@ public enum ErrorNumber {
     public static let again: Int64 = 11
     public static let noMemory: Int64 = 12
     public static let access: Int64 = 13
+    public static let exists: Int64 = 17
     public static let invalid: Int64 = 22
     public static let tooManyFiles: Int64 = 24
     public static let fileTooBig: Int64 = 27

@@ -33,7 +33,7 @@ public enum WireOpcode: UInt8, Sendable, CaseIterable {
     case copyRange = 29
     /// `argument` = the tag of an earlier request of this channel, which then ends with EINTR unless it has had an effect. Always answers 0.
     case cancel = 30
-    case directoryPath = 31
+    case handlePath = 31
     /// The descriptor is then fetched through the control socket.
     case map = 32
     case syncMap = 33

@@ -46,7 +46,7 @@ struct ServerCounters: Decodable {
     }
 
     var uptimeNanoseconds, sessionsOpened, sessionsRefused, workerSleeps, rounds, doorbells, clientWakes, parked, stalls, problems: UInt64
-    var sessions, channels: Int
+    var sessions, channels, mappedFiles, mappedPages: Int
     var arenaBytes: UInt64
     var readOnly: Bool
     var readOnlyReason: String?
@@ -74,6 +74,7 @@ struct ServerCounters: Decodable {
             "\(parked) requests waited inside, \(stalls) stalls, \(rounds) rounds, \(workerSleeps) sleeps, \(doorbells) doorbells, \(clientWakes) clients woken",
             "device: \(device.reads) reads (\(Quantity.text(device.bytesRead))), \(device.writes) writes (\(Quantity.text(device.bytesWritten))), \(device.flushes) flushes, \(device.discards) discards",
         ]
+        if mappedFiles > 0 { lines.append("\(mappedFiles) files are mapped, \(mappedPages) pages of 4 KiB of them in memory") }
         if readOnly { lines.append("the volume is read-only: \(readOnlyReason ?? "the server's log says why")") }
         if device.notes > 0 { lines.append("lines about the device in the server's log: \(device.notes)") }
         if problems > 0 { lines.append("problems found in the volume: \(problems); the server's log names them") }

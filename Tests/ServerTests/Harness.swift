@@ -70,15 +70,22 @@ final class ServedVolume: @unchecked Sendable {
         return try Session.finishConnecting(socket: socket)
     }
 
-    /// How many sessions the running server has, not counting the asking.
-    func sessionsAsked() -> Int {
+    private struct Counters: Decodable { var sessions, mappedFiles: Int }
+
+    private func counters() -> Counters? {
         var text = [UInt8](repeating: 0, count: 60_000)
         let count = unsafe socketPath.withCString { path in
             unsafe text.withUnsafeMutableBytes { unsafe ServerQuery.statistics(path: path, length: socketPath.utf8.count, into: $0) }
         }
-        guard count > 0 else { return -1 }
-        struct Answer: Decodable { var sessions: Int }
-        return ((try? JSONDecoder().decode(Answer.self, from: Data(text.prefix(Int(count)))))?.sessions ?? 0) - 1
+        return count > 0 ? try? JSONDecoder().decode(Counters.self, from: Data(text.prefix(Int(count)))) : nil
+    }
+
+    /// How many sessions the running server has, not counting the asking.
+    func sessionsAsked() -> Int { counters().map { $0.sessions - 1 } ?? -1 }
+
+    /// Processes that other tests fork hold what was open here until they run a program or end.
+    func waitUntilNothingIsMapped() {
+        while counters()?.mappedFiles != 0 { Thread.sleep(forTimeInterval: 0.02) }
     }
 
     /// After `stop`: no session, channel, arena, request, descriptor or lock of any client is left.

@@ -257,7 +257,7 @@ struct HostileClient {
             request.flags = UInt32(below(5))
             request.argument = below(80)
         case .syncMap: request.argument = below(80)
-        case .null, .close, .read, .write, .fsync, .sync, .readdir, .directoryPath: break
+        case .null, .close, .read, .write, .fsync, .sync, .readdir, .handlePath: break
         }
         // Closing everything all the time would leave nothing to try, and syncing no time.
         if opcode == .close && below(4) != 0 { request.handle = -1 }

@@ -34,12 +34,14 @@ import Wire
         }
     }
 
-    private func bundle(_ served: ServedVolume, _ session: Session, _ handles: [Int32]) throws -> (socket: Int32, key: (UInt64, UInt64)) {
+    private func bundle(
+        _ served: ServedVolume, _ session: Session, _ handles: [Int32], describesItself: Bool = false
+    ) throws -> (socket: Int32, key: (UInt64, UInt64)) {
         try unsafe served.socketPath.withCString { path in
             try unsafe handles.withUnsafeBufferPointer { list in
                 try unsafe session.makeBundle(
                     of: Inheritance(key: (0, 0), handles: list.baseAddress, count: list.count), path: path, length: served.socketPath.utf8.count,
-                    descriptorFloor: 3)
+                    descriptorFloor: 3, describesItself: describesItself)
             }
         }
     }
@@ -86,6 +88,34 @@ import Wire
         before.release(channel)
         other.release(mine)
         for session in [before, other, after] { session.disconnect() }
+        while served.sessionsAsked() != 0 {}
+        served.stop()
+        served.expectNothingLeft()
+    }
+
+    @Test func aFileThatIsPassedIsTakenByWhoeverHasItsConnection() throws {
+        let served = try ServedVolume()
+        let (giver, taker) = (try served.connect(), try served.connect())
+        let (given, kept) = (open(giver, "/given"), open(giver, "/kept"))
+        let made = try bundle(served, giver, [given], describesItself: true)
+        // As often as anyone looks: what it says stays in it.
+        for _ in 0..<3 {
+            let described = try #require(Session.describedFile(made.socket))
+            #expect(described.key == made.key && described.handle == given)
+        }
+        #expect(Session.describedFile(giver.socket) == nil && Session.describedFile(0) == nil && Session.describedFile(-1) == nil)
+        for (handle, key) in [(given, (1, 2)), (given, (0, 0)), (given, giver.key), (given, taker.key)] as [(Int32, (UInt64, UInt64))] {
+            #expect(taker.take(handle, key: key) == -ErrorNumber.access)
+        }
+        for handle in [kept, -1, .max, .min] { #expect(taker.take(handle, key: made.key) == -ErrorNumber.badDescriptor) }
+        #expect(taker.take(given, key: made.key) == 0 && taker.take(given, key: made.key) == -ErrorNumber.exists)
+        #expect(giver.take(given, key: made.key) == -ErrorNumber.exists)
+        giver.disconnect()
+        _ = dashfs_sys_close(made.socket)
+        while served.sessionsAsked() != 1 {}
+        #expect(seek(taker, given) == 0 && seek(taker, kept) == -ErrorNumber.badDescriptor)
+        #expect(taker.take(given, key: made.key) == -ErrorNumber.access, "it is over")
+        taker.disconnect()
         while served.sessionsAsked() != 0 {}
         served.stop()
         served.expectNothingLeft()
@@ -151,6 +181,7 @@ import Wire
         #expect(talk(4, key: victim.key, handles: 1, payload: one, claimed: 5) == nil)
         #expect(talk(2, key: victim.key, handles: 1, payload: one) == nil, "out of place")
         #expect(talk(1, handles: 1, payload: Array("dash".utf8) + one) == nil, "a prefix that is no path")
+        #expect(talk(9, key: victim.key, handles: 1, payload: one) == nil, "nothing is taken without a session")
         let many = [UInt8](repeating: 0xFF, count: 4 * (Layout.handedLimit + 1))
         #expect(talk(4, key: victim.key, handles: UInt32(Layout.handedLimit + 1), payload: many) == nil)
         #expect(talk(4, key: victim.key, handles: UInt32(Layout.handedLimit), payload: Array(many.dropLast(4))) == 0, "handles that are none")

@@ -78,6 +78,7 @@ import Wire
         for descriptor in [memory, second] { _ = dashfs_sys_close(descriptor) }
         one.leave()
         other.leave()
+        served.waitUntilNothingIsMapped()
         served.stop()
         served.expectNothingLeft()
         #expect(served.memoryVolume.volume.mapOccupancy.files == 0)
@@ -101,6 +102,7 @@ import Wire
         if geteuid() == 0 { #expect(reopenedByAnother(memory) == -Int(EACCES)) }
         _ = dashfs_sys_close(memory)
         client.leave()
+        served.waitUntilNothingIsMapped()
         served.stop()
         served.expectNothingLeft()
     }
@@ -137,6 +139,7 @@ import Wire
         for descriptor in [memory, kept] { _ = dashfs_sys_close(descriptor) }
         hostile.leave()
         bystander.leave()
+        served.waitUntilNothingIsMapped()
         served.stop()
         served.expectNothingLeft()
     }
@@ -156,6 +159,7 @@ import Wire
         _ = dashfs_sys_close(Int32(truncatingIfNeeded: memory))
         one.leave()
         other.leave()
+        served.waitUntilNothingIsMapped()
         served.stop()
         served.expectNothingLeft()
     }
@@ -180,6 +184,7 @@ import Wire
         #expect(second.read(again, 1, at: 4103) == [43])
         unsafe _ = dashfs_sys_unmap(address, 4096)
         second.leave()
+        served.waitUntilNothingIsMapped()
         served.stop()
         served.expectNothingLeft()
         #expect(served.memoryVolume.volume.mapOccupancy.files == 0)

@@ -72,7 +72,7 @@ private struct Attempt {
         list.append(handle("copy", "/large") { volume, handle in
             "\(volume.run(.copyRange) { $0.handle = Int32(handle); $0.handle2 = Int32(handle); $0.offset = 100; $0.offset2 = 300_000; $0.length = 9000 }.result)"
         })
-        list.append(handle("path", "/d/deep/deeper", 0) { $0.directoryPath($1) })
+        list.append(handle("path", "/d/deep/deeper", 0) { $0.handlePath($1) })
         list.append(handle("close", "/many", 0o1002) { "\($0.close($1))" })
         for count in [10, 9000, 60_000] { list.append(Attempt(name: "setxattr \(count)") { volume, _ in "\(volume.setAttribute("/small", "user.big", bytes(count, 4)))" }) }
         list.append(Attempt(name: "getxattr") { volume, _ in "\(volume.attribute("/small", "user.big") ?? [])" })

@@ -285,6 +285,13 @@ static inline long dashfs_socket_timeout(int fd, int milliseconds) {
     return dashfs_sys_call(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, (long)&limit, sizeof limit, 0);
 }
 
+/// Whether it is a socket of packets in sequence.
+static inline _Bool dashfs_is_seqpacket(int fd) {
+    int type = 0;
+    socklen_t length = sizeof type;
+    return dashfs_sys_call(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, (long)&type, (long)&length, 0) == 0 && type == SOCK_SEQPACKET;
+}
+
 struct dashfs_peer {
     int32_t process;
     uint32_t user;

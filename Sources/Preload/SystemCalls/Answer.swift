@@ -10,6 +10,7 @@ import CSystem
 func answer(_ number: SystemCallNumber, _ frame: inout SystemCallFrame) -> Bool {
     if Probe.isOn, Probe.answer(number, &frame) { return true }
     guard Configuration.isOn else { return false }
+    if Processes.Awaited.isThere { Processes.Awaited.settle() }
     if unsafe dashfs_borrowed_block() != nil { ThreadBlock.settle() }
     guard let result = result(number, frame) else { return false }
     frame.result = result
@@ -55,6 +56,10 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .io_submit: return AsynchronousCalls.submit(frame, memory)
     case .io_uring_setup: return AsynchronousCalls.ringsAreRefused ? -38 : nil
 
+    case .sendmsg: return PassedDescriptors.send(frame, memory)
+    case .sendmmsg: return PassedDescriptors.sendSeveral(frame, memory)
+    case .recvmsg: return PassedDescriptors.receive(frame, memory)
+    case .recvmmsg: return PassedDescriptors.receiveSeveral(frame, memory)
     case .bind, .connect: return SocketNames.answer(number, frame, memory)
 
     // Descriptors.
@@ -72,8 +77,6 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
         if let result = PathCalls.answer(number, frame, memory) { return result }
         Report.wasTheKernels(number)
         return leaving(dashfs_raw_syscall3(frame.number, first, 0, 0))
-    case .readlink: return OwnProgram.readLink(first, second, third, memory) ?? PathCalls.answer(number, frame, memory)
-    case .readlinkat: return OwnProgram.readLink(second, third, frame.argument3, memory) ?? PathCalls.answer(number, frame, memory)
     case .truncate where second < 0: return -ErrorNumber.invalid
     case .umask:
         Report.wasTheKernels(number)
@@ -103,6 +106,8 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
             if Connection.isTemporary(session) { session.disconnect() }
         }
         return nil
+    case .readlink, .readlinkat:
+        if let result = DescriptorLinks.read(number, frame, memory) ?? OwnProgram.readLink(number, frame, memory) { return result }
     default:
         break
     }

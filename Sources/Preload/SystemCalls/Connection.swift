@@ -86,6 +86,9 @@ enum Connection {
         unsafe hasLent = true
     }
 
+    /// Whether this memory is a forked child's copy that nothing has been done about.
+    static var isCopied: Bool { unsafe UnsafeMutableRawPointer(bitPattern: ownWord).map { unsafe dashfs_load32($0) == 0 } ?? false }
+
     @inline(never) private static func isAnothers() -> Bool {
         let own = Int64(dashfs_sys_getpid())
         if unsafe process == own { return false }
@@ -217,10 +220,11 @@ enum Connection {
     }
 
     /// A bundle of open files of this session's; nil: there is none to be had (the server is gone, no descriptor is left).
-    static func makeBundle(of files: Inheritance, _ session: Session) -> (socket: Int32, key: (UInt64, UInt64))? {
+    static func makeBundle(of files: Inheritance, _ session: Session, describesItself: Bool = false) -> (socket: Int32, key: (UInt64, UInt64))? {
         guard let path = unsafe Configuration.socket.address else { return nil }
         do throws(ErrorCode) {
-            return try unsafe session.makeBundle(of: files, path: path, length: Configuration.socket.count, descriptorFloor: descriptorFloor())
+            return try unsafe session.makeBundle(
+                of: files, path: path, length: Configuration.socket.count, descriptorFloor: descriptorFloor(), describesItself: describesItself)
         } catch { return nil }
     }
 
@@ -256,12 +260,9 @@ enum Connection {
     private static func makePlaceholder(_ socket: Int32, _ floor: Int32) -> Int64 {
         if placeholder >= 0 { return 0 }
         let pathOnlyCloseOnExec: Int32 = 0o12000000
-        let opened = unsafe withUnsafeTemporaryAllocation(byteCount: 32, alignment: 8) { text -> Int in
+        let opened = unsafe withUnsafeTemporaryAllocation(byteCount: DescriptorLinks.capacity, alignment: 8) { text -> Int in
             guard let base = text.baseAddress else { return -1 }
-            let folder: StaticString = "/proc/self/fd/"
-            unsafe dashfs_copy(base, folder.utf8Start, folder.utf8CodeUnitCount)
-            let digits = unsafe Text.write(number: UInt64(max(socket, 0)), to: base + folder.utf8CodeUnitCount)
-            unsafe text[folder.utf8CodeUnitCount + digits] = 0
+            unsafe DescriptorLinks.write(Int64(socket), to: base)
             return unsafe dashfs_sys_open(base.assumingMemoryBound(to: CChar.self), pathOnlyCloseOnExec, 0)
         }
         var low = opened

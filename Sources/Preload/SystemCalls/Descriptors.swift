@@ -78,6 +78,16 @@ enum Descriptors {
         }
     }
 
+    /// The present description of a handle, kept alive until `release`; nil: no descriptor is left that is it.
+    static func pin(handle: Int32) -> Description? {
+        for number in 0..<end {
+            guard let file = pin(entry: number) else { continue }
+            if file.handle == handle, file.generation == Connection.generation { return file }
+            file.release()
+        }
+        return nil
+    }
+
     /// A description with one reference, the caller's. nil: the table is full.
     static func make(handle: Int32, mode: UInt32, inode: UInt64, generation: UInt32 = Connection.generation) -> Description? {
         var index = unsafe nextDescription

@@ -201,11 +201,8 @@ let currentDirectory: Int64 = -100
         guard let length = memory.stringLength(address, limit: Int(DASHFS_TEXT_CAPACITY)), length <= Layout.pathLimit, unsafe namesPrefix(PathBytes(text, count: length)),
             directory >= 0, let scratch = Scratch()
         else { return .kernel }
-        let folder: StaticString = "/proc/self/fd/"
         let name = unsafe scratch.base + Int(DASHFS_TEXT_CAPACITY)
-        unsafe dashfs_copy(name, folder.utf8Start, folder.utf8CodeUnitCount)
-        let digits = unsafe Text.write(number: UInt64(directory), to: name + folder.utf8CodeUnitCount)
-        unsafe name.storeBytes(of: 0, toByteOffset: folder.utf8CodeUnitCount + digits, as: UInt8.self)
+        unsafe DescriptorLinks.write(directory, to: name)
         let present = Int(
             dashfs_raw_syscall3(
                 SystemCallNumber.readlink.rawValue, Int64(Int(bitPattern: name)), Int64(bitPattern: scratch.address), Int64(DASHFS_TEXT_CAPACITY) - 1))
@@ -239,20 +236,10 @@ let currentDirectory: Int64 = -100
         return unsafe below(PathBytes(text + (length - rest.count), count: rest.count))
     }
 
-    /// /proc/self/fd/N, /dev/fd/N, /dev/stdin, stdout and stderr lead to a file of ours if that descriptor is one.
+    /// What of /proc and /dev leads to a file of ours.
     private static func throughProc(_ path: PathBytes) -> Location {
-        guard let number = descriptorNumber(path), Descriptors.isFile(number) else { return .kernel }
+        guard let number = DescriptorLinks.number(path), Descriptors.isFile(number) else { return .kernel }
         return file(number)
-    }
-
-    private static func descriptorNumber(_ path: PathBytes) -> Int64? {
-        if let rest = path.dropping("/proc/self/fd/") ?? path.dropping("/dev/fd/") ?? path.dropping("/proc/thread-self/fd/") {
-            guard let text = unsafe rest.address, let (value, digits) = unsafe Text.number(text, rest.count), digits == rest.count else { return nil }
-            return Int64(clamping: value)
-        }
-        if path.dropping("/dev/stdin")?.count == 0 { return 0 }
-        if path.dropping("/dev/stdout")?.count == 0 { return 1 }
-        return path.dropping("/dev/stderr")?.count == 0 ? 2 : nil
     }
 }
 

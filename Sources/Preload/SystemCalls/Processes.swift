@@ -10,6 +10,7 @@ import CSystem
 enum Processes {
     private static let sharesMemory: UInt64 = 0x100
     private static let isThread: UInt64 = 0x10000
+    private static let sharesDescriptors: UInt64 = 0x400
 
     /// The result in parent or child, or nil: the kernel makes the call.
     static func clone(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
@@ -34,8 +35,10 @@ enum Processes {
             willLend()
             return nil
         }
-        guard words.1 == 0, !Connection.isBorrowed, Connection.existing != nil || Legacy.isThere && Legacy.kind == .session else { return nil }
-        return fork(number, frame)
+        guard !Connection.isBorrowed, Connection.existing != nil || Legacy.isThere && Legacy.kind == .session else { return nil }
+        if words.1 == 0 { return fork(number, frame) }
+        if words.0 & sharesDescriptors == 0, let bundle = bundleForChild() { Awaited.set(bundle) }
+        return nil
     }
 
     private static func willLend() {
@@ -48,13 +51,7 @@ enum Processes {
     }
 
     private static func fork(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int64 {
-        // Without one the child's descriptors answer EBADF.
-        var bundle: (socket: Int32, key: (UInt64, UInt64))?
-        if let session = Connection.existing ?? Connection.session().session, let scratch = Scratch() {
-            let files = Descriptors.files(in: scratch)
-            if files.count > 0 { bundle = Connection.makeBundle(of: files, session) }
-            if let bundle { Descriptors.reserve(bundle.socket) }
-        }
+        let bundle = bundleForChild()
         let child = dashfs_raw_syscall6(
             frame.number, frame.argument0, frame.argument1, frame.argument2, frame.argument3, frame.argument4, frame.argument5)
         if child == 0 {
@@ -65,10 +62,51 @@ enum Processes {
             return 0
         }
         Report.wasTheKernels(number)
-        if let bundle {
-            Descriptors.unreserve(bundle.socket)
-            _ = dashfs_sys_close(bundle.socket)
-        }
+        if let bundle { drop(bundle.socket) }
         return child
+    }
+
+    /// What keeps open files open for a child. nil: there are none, or it cannot be had; then the child's descriptors answer EBADF.
+    private static func bundleForChild() -> (socket: Int32, key: (UInt64, UInt64))? {
+        guard let session = Connection.existing ?? Connection.session().session, let scratch = Scratch() else { return nil }
+        let files = Descriptors.files(in: scratch)
+        guard files.count > 0, let bundle = Connection.makeBundle(of: files, session) else { return nil }
+        Descriptors.reserve(bundle.socket)
+        return bundle
+    }
+
+    private static func drop(_ socket: Int32) {
+        Descriptors.unreserve(socket)
+        _ = dashfs_sys_close(socket)
+    }
+
+    /// A child that begins on a stack of its own (clone(2) with one) does not come back to where the call was made, so the kernel makes it. What the child inherits by is left here, where
+    /// the child's first call finds it in its copy; the parent's next call of the same thread lets go of it.
+    enum Awaited {
+        nonisolated(unsafe) private static var thread: UInt32 = 0
+        nonisolated(unsafe) private static var connection: Int32 = -1
+        nonisolated(unsafe) private static var key: (UInt64, UInt64) = (0, 0)
+
+        @inline(__always) static var isThere: Bool { unsafe thread != 0 }
+
+        fileprivate static func set(_ bundle: (socket: Int32, key: (UInt64, UInt64))) {
+            if isThere { unsafe drop(connection) }
+            unsafe connection = bundle.socket
+            unsafe key = bundle.key
+            unsafe thread = own
+        }
+
+        @inline(never) static func settle() {
+            if Connection.isCopied {
+                unsafe thread = 0
+                Connection.becomeChild()
+                unsafe Legacy.set(key, socket: connection, .bundle)
+            } else if unsafe thread == own {
+                unsafe thread = 0
+                unsafe drop(connection)
+            }
+        }
+
+        private static var own: UInt32 { UInt32(truncatingIfNeeded: dashfs_raw_syscall3(186 /* gettid */, 0, 0, 0)) }
     }
 }

@@ -121,7 +121,7 @@ enum WorkingDirectory {
             return searchable < 0 ? searchable : -ErrorNumber.noMemory
         }
         var length = unsafe place.handle == WireRequest.rootHandle || handleIsPresent(place.handle) ? joined(place, scratch.base) : 0
-        if length == 0 { length = Int(unsafe channel.directoryPath(handle, into: scratch.base, capacity: Layout.pathLimit)) }
+        if length == 0 { length = Int(unsafe channel.handlePath(handle, into: scratch.base, capacity: Layout.pathLimit)) }
         if length <= 0 {
             unsafe scratch.base.storeBytes(of: Text.slash, as: UInt8.self)
             length = 1
@@ -197,19 +197,25 @@ enum WorkingDirectory {
         let (pinned, error) = pin()
         guard let description = pinned else { return error }
         defer { description.release() }
-        guard let session = description.session, let scratch = Scratch() else { return -ErrorNumber.io }
-        guard let channel = session.acquire() else { return -ErrorNumber.io }
-        defer { session.release(channel) }
-        let prefix = Configuration.prefix
-        let start = unsafe scratch.base + prefix.count
-        var rest = unsafe channel.directoryPath(description.handle, into: start, capacity: Layout.pathLimit)
-        guard rest > 0 else { return rest == -ErrorNumber.range ? -ErrorNumber.nameTooLong : rest }
-        if rest == 1 { rest = 0 }  // the volume's root
-        let total = prefix.count + Int(rest) + 1
+        guard let scratch = Scratch() else { return -ErrorNumber.noMemory }
+        let count = path(of: description, scratch)
+        guard count > 0 else { return count == -ErrorNumber.range ? -ErrorNumber.nameTooLong : count }
+        let total = Int(count) + 1
         guard capacity >= 0, total <= Int(min(capacity, 1 << 20)) else { return -ErrorNumber.range }
-        guard total <= Scratch.bytes, let beginning = unsafe prefix.address else { return -ErrorNumber.nameTooLong }
-        unsafe dashfs_copy(scratch.base, beginning, prefix.count)
         unsafe scratch.base.storeBytes(of: 0, toByteOffset: total - 1, as: UInt8.self)
         return unsafe memory.copyOut(scratch.base, to: address, count: total) ? Int64(total) : -14
+    }
+
+    /// Where an open file is, prefix and all, written into the block. ENOENT: nowhere that is known.
+    static func path(of file: Description, _ scratch: borrowing Scratch) -> Int64 {
+        guard let session = file.session, let channel = session.acquire() else { return file.failure }
+        defer { session.release(channel) }
+        let prefix = Configuration.prefix
+        guard let beginning = unsafe prefix.address else { return -ErrorNumber.io }
+        unsafe dashfs_copy(scratch.base, beginning, prefix.count)
+        let rest = unsafe channel.handlePath(file.handle, into: scratch.base + prefix.count, capacity: Layout.pathLimit)
+        if rest < 0 { return rest }
+        // The volume's root is the prefix itself.
+        return Int64(prefix.count) + (rest == 1 ? 0 : rest)
     }
 }

@@ -228,7 +228,7 @@ extension Volume {
     }
 
     /// Mapped files, and the pages of them that are in memory.
-    package var mapOccupancy: (files: Int, pages: Int) { (mappedFiles.count, mappedFiles.values.reduce(0) { $0 + $1.sums.count }) }
+    public var mapOccupancy: (files: Int, pages: Int) { (mappedFiles.count, mappedFiles.values.reduce(0) { $0 + $1.sums.count }) }
 
     /// A session that has mapped files has ended: it may have been the last to hold them.
     func forgetGrants(_ session: SessionID) {

@@ -124,6 +124,7 @@ package enum StateAddress {
 ///
 ///      0  u32 used (1)   4 u32 session   8 u64 inode   16 i64 offset   24 u32 status flags (open(2))   28 u32 references (sessions that hold it)
 ///     32  u32 in-core slot   36 u32 error generation seen   40 u32 flock type (0, 1 shared, 2 exclusive)   44 u32 first share + 1
+///     48  u64 inode of the directory that it was found in (0: none)
 ///
 /// A further session that holds one (`Namespace/Sharing.swift`) has a row of its own, a share:
 ///
@@ -167,6 +168,10 @@ package enum StateAddress {
     package var flock: UInt32 {
         get { cell.u32(40) }
         nonmutating set { cell.set(40, newValue) }
+    }
+    package var directory: UInt64 {
+        get { cell.u64(48) }
+        nonmutating set { cell.set(48, newValue) }
     }
     /// A share's description.
     package var target: UInt32 {

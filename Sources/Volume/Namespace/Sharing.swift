@@ -9,14 +9,16 @@ extension Volume {
     /// - Returns: how many the other holds of them now; fewer than there are where a table or its limit is full.
     @discardableResult
     public func share(_ handles: [Int32]?, of session: SessionID, with other: SessionID) -> Int {
-        var count = 0
-        for handle in handles ?? holdings(session) {
-            var request = Request(.share, session: other)
-            request.handle = handle
-            request.argument = UInt64(session.rawValue)
-            if let completion = submit(request), completion.result >= 0 { count += 1 }
-        }
-        return count
+        (handles ?? holdings(session)).reduce(0) { $0 + (share($1, of: session, with: other) >= 0 ? 1 : 0) }
+    }
+
+    /// Makes one open description another session's as well.
+    /// - Returns: 0, 1 where it held it already, or a negated errno: EBADF, EMFILE, ENFILE.
+    public func share(_ handle: Int32, of session: SessionID, with other: SessionID) -> Int64 {
+        var request = Request(.share, session: other)
+        request.handle = handle
+        request.argument = UInt64(session.rawValue)
+        return submit(request)?.result ?? -Int64(Errno.io)
     }
 
     /// One process under a new name, after exec(2) or with another identity: `heir` holds what `session` holds of `handles` (nil: everything), and its record locks.
@@ -62,14 +64,14 @@ extension Volume {
 
     // MARK: Operations
 
-    /// `session` (the request's) comes to hold `handle`, as `argument` does.
+    /// `session` (the request's) comes to hold `handle`, as `argument` does. 1: it did already.
     func share(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         let giver = SessionID(rawValue: UInt32(truncatingIfNeeded: request.argument))
         let present = try openDescription(request.handle, giver, tx)
         guard let holder = sessionIndex(request.session), sessions[holder].descriptions < configuration.descriptionsPerSession else {
             throw .errno(Errno.tooManyOpen)
         }
-        if present.session == request.session.rawValue || shareRow(present.slot, request.session) >= 0 { return Outcome(0) }
+        if present.session == request.session.rawValue || shareRow(present.slot, request.session) >= 0 { return Outcome(1) }
         guard let slot = descriptionPool.candidate(tx.takenDescriptions) else { throw .errno(Errno.tableFull) }
         tx.holder = holder
         tx.takenDescriptions += 1

@@ -33,7 +33,7 @@ extension Volume {
         case .flock: return try lockWhole(request, tx)
         case .setflags: return try setStatusFlags(request, tx)
         case .copyRange: return try copyRange(request, progress, tx)
-        case .directoryPath: return try directoryPath(request, progress, tx)
+        case .handlePath: return try handlePath(request, progress, tx)
         case .share: return try share(request, tx)
         case .bequeath: return try bequeath(request, tx)
         case .map: return try map(request, progress, tx)

@@ -12,7 +12,7 @@ extension Volume {
             // As by /proc/self/fd: whatever way led to the file, it need not be one any more.
             let description = try openDescription(request.handle, request.session, tx)
             if exclusive { throw .errno(Errno.exists) }
-            return try open(try inode(description.inode, tx), request, tx)
+            return try open(try inode(description.inode, tx), in: description.directory, request, tx)
         }
         let follow = flags & OpenFlag.noFollow == 0 && !exclusive
         let resolution = try resolve(request, follow: follow, slash: creating ? .refused : .asksForDirectory, tx)
@@ -23,21 +23,21 @@ extension Volume {
             let file = try createInode(
                 in: parent, name: resolution.name, mode: Mode.regular | UInt16(request.mode & 0o7777), mask: request.modeMask, credentials: who, tx)
             // A file that this call created may be opened for anything, whatever its mode says.
-            return try install(request, file, tx)
+            return try install(request, file, in: resolution.parent, tx)
         }
         if exclusive { throw .errno(Errno.exists) }
         if creating && file.isDirectory { throw .errno(Errno.isDirectory) }
         if creating, !file.isRegular, isSomebodysBait(file, in: resolution.directory, who) { throw .errno(Errno.access) }
         if resolution.wantsDirectory && !file.isDirectory { throw .errno(Errno.notDirectory) }
-        return try open(file, request, tx)
+        return try open(file, in: resolution.parent, request, tx)
     }
 
     /// A file that is there.
-    private func open(_ file: Inode, _ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
+    private func open(_ file: Inode, in directory: UInt64, _ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         let flags = request.flags
         let who = credentials(request)
         if flags & OpenFlag.directory != 0 && !file.isDirectory { throw .errno(Errno.notDirectory) }
-        if flags & OpenFlag.pathOnly != 0 { return try install(request, file, tx) }
+        if flags & OpenFlag.pathOnly != 0 { return try install(request, file, in: directory, tx) }
         if file.isLink { throw .errno(Errno.loop) }
         let access = flags & OpenFlag.accessMode
         let truncating = flags & OpenFlag.truncate != 0
@@ -53,9 +53,9 @@ extension Volume {
             if file.mode & (Mode.setUser | Mode.setGroup) != 0 && !who.isPrivileged {
                 try inodeForWrite(file.number, tx).mode = who.withoutSetID(file)
             }
-            return try install(request, try inode(file.number, tx), tx)
+            return try install(request, try inode(file.number, tx), in: directory, tx)
         }
-        return try install(request, file, tx)
+        return try install(request, file, in: directory, tx)
     }
 
     /// Where all may make files and only owners remove them (/tmp), O_CREAT opens no link, socket or device that somebody put there to be opened (Linux 4.19).
@@ -75,13 +75,13 @@ extension Volume {
         if isReadOnly { throw .errno(Errno.readOnly) }
         let file = try makeInode(in: parent, mode: Mode.regular | UInt16(request.mode & 0o7777), mask: request.modeMask, credentials: who, tx)
         try addOrphan(file.number, kind: OrphanKind.unlinked, from: 0, count: 0, tx)
-        let outcome = try install(request, file, tx)
+        let outcome = try install(request, file, in: 0, tx)
         try coreForWrite(file, tx).flags |= CoreInode.Flag.orphan
         return outcome
     }
 
     /// A new open description of the inode.
-    private func install(_ request: Request, _ file: Inode, _ tx: Transaction) throws(Stop) -> Outcome {
+    private func install(_ request: Request, _ file: Inode, in directory: UInt64, _ tx: Transaction) throws(Stop) -> Outcome {
         guard let holder = sessionIndex(request.session), sessions[holder].descriptions < configuration.descriptionsPerSession else {
             throw .errno(Errno.tooManyOpen)
         }
@@ -97,6 +97,7 @@ extension Volume {
         row.inode = file.number
         row.flags = request.flags & ~(OpenFlag.create | OpenFlag.exclusive | OpenFlag.truncate)
         row.references = 1
+        row.directory = directory
         row.core = UInt32(core.slot)
         row.errorSeen = core.errorGeneration
         descriptionHighWater = max(descriptionHighWater, slot + 1)

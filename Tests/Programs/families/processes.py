@@ -304,3 +304,25 @@ program = os.open("binary", os.O_RDWR)
 fcntl.fcntl(program, fcntl.F_SETLK, record)
 os.set_inheritable(program, False)
 say("a program that is run", child(lambda: is_locked("binary")))
+
+# A child on a stack of its own, with a copy of the memory: clone(2) as the C library has it.
+stack = mmap.mmap(-1, 1 << 20)
+stack_top = ctypes.addressof(ctypes.c_char.from_buffer(stack)) + (1 << 20) - 64
+beside = os.open("cloned", os.O_RDWR | os.O_CREAT, 0o600)
+os.write(beside, b"parent ")
+
+
+def clone(body):
+    function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(lambda _: body())
+    libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    pid = libc.clone(ctypes.cast(function, ctypes.c_void_p), stack_top, signal.SIGCHLD, None)
+    return wait(pid)
+
+
+say("cloned", clone(lambda: os.write(beside, b"child ") - 6 + len(os.listdir(top)) * 0))
+os.write(beside, b"parent")
+say("cloned wrote", os.pread(beside, 100, 0))
+say("cloned makes", clone(lambda: os.close(os.open("by a clone", os.O_CREAT)) or 0))
+say("made", os.path.exists("by a clone"))
+fcntl.fcntl(beside, fcntl.F_SETLK, record)
+say("a clone has no record locks", clone(lambda: 0 if errno_of(fcntl.fcntl, beside, fcntl.F_SETLK, record) in ("EAGAIN", "EACCES") else 1))

@@ -1,10 +1,10 @@
-/// Where a directory is (getcwd(2)): found by its parents, whatever has happened to its names since it was opened.
+/// Where an open file is (getcwd(2), /proc/self/fd): a directory found by its parents, whatever has happened to its names since it was opened; another file where it was opened.
 import BlockDevice
 import TestSupport
 import Testing
 import Volume
 
-@Suite struct DirectoryPathTests {
+@Suite struct HandlePathTests {
     private func volume() throws -> VolumeHarness {
         let device = try MemoryDevice(size: VolumeHarness.smallSize)
         try VolumeHarness.format(device)
@@ -19,15 +19,40 @@ import Volume
         let volume = try volume()
         for name in ["/a", "/a/b", "/a/b/c", "/x"] { mkdir(volume, name) }
         let root = volume.open("/"), deep = volume.open("/a/b/c")
-        #expect(volume.directoryPath(root) == "/")
-        #expect(volume.directoryPath(deep) == "/a/b/c")
+        #expect(volume.handlePath(root) == "/")
+        #expect(volume.handlePath(deep) == "/a/b/c")
         #expect(volume.run(.rename, "/a/b", "/x/moved").result == 0)
-        #expect(volume.directoryPath(deep) == "/x/moved/c")
-        #expect(volume.directoryPath(deep, room: 10) == "/x/moved/c")
-        #expect(volume.directoryPath(deep, room: 9) == "-34")
+        #expect(volume.handlePath(deep) == "/x/moved/c")
+        #expect(volume.handlePath(deep, room: 10) == "/x/moved/c")
+        #expect(volume.handlePath(deep, room: 9) == "-34")
         #expect(volume.run(.rmdir, "/x/moved/c").result == 0)
-        #expect(volume.directoryPath(deep) == "-2")
-        #expect(volume.directoryPath(volume.open("/file", 0o102)) == "-20")
+        #expect(volume.handlePath(deep) == "-2")
+    }
+
+    @Test func aFileIsWhereItWasOpenedOrNowhere() throws {
+        let volume = try volume()
+        for name in ["/a", "/a/b", "/other"] { mkdir(volume, name) }
+        let file = volume.open("/a/b/file", 0o102)
+        #expect(volume.handlePath(file) == "/a/b/file")
+        #expect(volume.run(.rename, "/a/b/file", "/a/b/renamed").result == 0)
+        #expect(volume.run(.rename, "/a", "/moved").result == 0)
+        #expect(volume.handlePath(file) == "/moved/b/renamed")
+        #expect(volume.run(.rename, "/moved/b/renamed", "/other/file").result == 0)
+        #expect(volume.handlePath(file) == "-2")
+        // The number of the directory is another directory's, or a file's.
+        #expect(volume.run(.rmdir, "/moved/b").result == 0)
+        #expect(volume.handlePath(file) == "-2")
+        for number in 0..<50 {
+            mkdir(volume, "/new \(number)")
+            _ = volume.close(volume.open("/file \(number)", 0o102))
+        }
+        #expect(volume.handlePath(file) == "-2")
+        #expect(volume.handlePath(volume.open("/other/file", 0o10000000)) == "/other/file")
+        let unlinked = volume.open("/gone", 0o102)
+        #expect(volume.run(.unlink, "/gone").result == 0)
+        #expect(volume.handlePath(unlinked) == "-2")
+        #expect(volume.handlePath(volume.open("/other", 0o20200002)) == "-2", "O_TMPFILE")
+        #expect(volume.volume.takeNotes().isEmpty)
     }
 
     /// More leaves than one step looks at, in a cache that holds few of them.
@@ -37,7 +62,7 @@ import Volume
         for number in 0..<1500 { #expect(volume.run(.mknod, "/large/file with a rather long name \(number)") { $0.mode = 0o100644 }.result == 0) }
         for number in 0..<20 {
             mkdir(volume, "/large/directory \(number)")
-            #expect(volume.directoryPath(volume.open("/large/directory \(number)")) == "/large/directory \(number)")
+            #expect(volume.handlePath(volume.open("/large/directory \(number)")) == "/large/directory \(number)")
         }
     }
 
@@ -56,13 +81,13 @@ import Volume
         }.result == 0)
         var buffer = [UInt64](repeating: 0, count: 64)
         unsafe buffer.withUnsafeMutableBytes { raw in
-            let count = volume.run(.directoryPath, as: user) {
+            let count = volume.run(.handlePath, as: user) {
                 $0.handle = Int32(own)
                 unsafe $0.buffer = raw.baseAddress
                 $0.bufferLength = raw.count
             }.result
             #expect(count == 10)
-            #expect(volume.directoryPath(Int64(handle)) == "/closed/in")
+            #expect(volume.handlePath(Int64(handle)) == "/closed/in")
             #expect(volume.run(.getattr, "/closed") {
                 unsafe $0.buffer = raw.baseAddress
                 $0.bufferLength = Volume.statusSize
