@@ -27,8 +27,7 @@ static void entry(int number, siginfo_t *info, void *context) {
     if (own->inside && !own->deferred && !is_fault(number, info)) {
         uint64_t *to = (uint64_t *)&own->info, *from = (uint64_t *)info;
         for (unsigned word = 0; word < sizeof own->info / 8; word++) to[word] = from[word];
-        // SIGCANCEL, the C library's, ends a call that waits.
-        own->restarts = (action->flags & SA_RESTART) != 0 && number != 32;
+        own->restarts = (action->flags & SA_RESTART) != 0;
         own->mask = *mask_of(context);
         *mask_of(context) = ~faults;
         own->deferred = (uint32_t)number;
@@ -51,11 +50,12 @@ int dashfs_signals_deliver(void) {
     siginfo_t info = own->info;
     uint64_t mask = own->mask;
     long number = own->deferred, restarts = own->restarts;
+    int sigcancel = 32;  // the C library's own
     own->deferred = 0;
     long process = dashfs_sys_call(SYS_getpid, 0, 0, 0, 0, 0, 0), thread = dashfs_sys_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
     if (dashfs_sys_call(SYS_rt_tgsigqueueinfo, process, thread, number, (long)&info, 0, 0) < 0) dashfs_sys_call(SYS_tgkill, process, thread, number, 0, 0, 0);
     dashfs_sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8, 0, 0);
-    return (int)restarts;
+    return restarts == 0 ? DASHFS_CALL_ENDS : number == sigcancel ? DASHFS_CANCELLATION_ENDS : DASHFS_CALL_GOES_ON;
 }
 
 void dashfs_signals_drop(void) {

@@ -15,8 +15,9 @@ import CSystem
         let before = unsafe dashfs_signals_hold(frame.pointee.stack_pointer)
         let isAnswered = unsafe Report.isOn ? handleAndCount(number, frame) : handle(number, frame)
         if dashfs_signals_let_in(before) == 0 { return isAnswered }
-        let goesOn = dashfs_signals_deliver() != 0
-        // A wait that was to end for a signal's sake, and need not.
+        let meaning = dashfs_signals_deliver()
+        // A wait that has ended for a signal's sake, and need not.
+        let goesOn = unsafe Int(meaning) == DASHFS_CALL_GOES_ON || Int(meaning) == DASHFS_CANCELLATION_ENDS && frame.pointee.cancellation_point == 0
         guard unsafe goesOn && isAnswered && frame.pointee.result == -ErrorNumber.interrupted else { return isAnswered }
     }
 }

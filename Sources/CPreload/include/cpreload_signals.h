@@ -64,7 +64,10 @@ static inline uint64_t dashfs_signals_site(void) { return dashfs_signals_of_thre
 
 static inline int dashfs_signal_waits(void) { return __atomic_load_n(&dashfs_signals_of_thread.deferred, __ATOMIC_RELAXED) != 0; }
 
-/// Has the kernel deliver what has waited; the handlers have run, or have not come back, when it returns. Not 0: no handler of those wants the call to end with EINTR.
+/// What delivered signals mean for a call that waits: EINTR; EINTR where threads are cancelled in it (otherwise it goes on); nothing.
+enum { DASHFS_CALL_ENDS, DASHFS_CANCELLATION_ENDS, DASHFS_CALL_GOES_ON };
+
+/// Has the kernel deliver what has waited; the handlers have run, or have not come back, when it returns. By the handler of the first.
 int dashfs_signals_deliver(void) DASHFS_HIDDEN;
 
 /// In a forked child: what has waited is its parent's.

@@ -104,6 +104,7 @@ dashfs_stub_enter:
     movq $0, 56(%rsp)
     leaq 144(%rbp), %rcx            // saved rbp, return address, red zone
     movq %rcx, 64(%rsp)
+    movq $0, 72(%rsp)
     // The library is built for the baseline: legacy SSE instructions leave the upper parts of ymm and zmm alone, so
     // saving xmm saves all (a test reads the library's disassembly for it).
     movaps %xmm0, 80(%rsp)

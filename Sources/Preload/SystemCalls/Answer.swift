@@ -79,9 +79,6 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
         if let result = PathCalls.answer(number, frame, memory) { return result }
         Report.wasTheKernels(number)
         return leaving(dashfs_raw_syscall3(frame.number, first, 0, 0))
-    case .readlink: return OwnProgram.readLink(first, second, third, memory) ?? DescriptorLinks.read(number, frame, memory) ?? PathCalls.answer(number, frame, memory)
-    case .readlinkat:
-        return OwnProgram.readLink(second, third, frame.argument3, memory) ?? DescriptorLinks.read(number, frame, memory) ?? PathCalls.answer(number, frame, memory)
     case .truncate where second < 0: return -ErrorNumber.invalid
     case .umask:
         Report.wasTheKernels(number)
@@ -111,6 +108,8 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
             if Connection.isTemporary(session) { session.disconnect() }
         }
         return nil
+    case .readlink, .readlinkat:
+        if let result = DescriptorLinks.read(number, frame, memory) ?? OwnProgram.readLink(number, frame, memory) { return result }
     default:
         break
     }

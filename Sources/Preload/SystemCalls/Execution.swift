@@ -101,11 +101,18 @@ enum Execution {
             ready.info0 = 0
             return ready
         }
-        let path = unsafe UnsafeMutableRawPointer(dashfs_block_exec(block)) + programAt
-        let length = unsafe VolumePath.write(place, channel, path)
-        var copied = unsafe copy(handle, channel, PathBytes(path, count: length))
-        copied.info1 = UInt64(length)
+        let path = unsafe path(handle, channel, UnsafeMutableRawPointer(dashfs_block_exec(block)) + programAt)
+        var copied = copy(handle, channel, path)
+        copied.info1 = UInt64(path.count)
         return copied
+    }
+
+    /// Where an open file is, with its zero, written to `target`, which has room for DASHFS_TEXT_CAPACITY bytes. Empty: nowhere that is known, or too deep.
+    private static func path(_ handle: Int32, _ channel: Channel, _ target: UnsafeMutableRawPointer) -> PathBytes {
+        let count = Int(unsafe VolumePath.of(handle, channel, target, Int(DASHFS_TEXT_CAPACITY) - 1))
+        guard count > 0 else { return .none }
+        unsafe target.storeBytes(of: 0, toByteOffset: count, as: UInt8.self)
+        return unsafe PathBytes(target, count: count)
     }
 
     /// The file as a memfd that nobody can change, or an errno.

@@ -69,7 +69,10 @@ extension ProgramFile {
         guard number == .execveat else {
             descriptor = Int32(truncatingIfNeeded: dashfs_raw_syscall6(openat, currentDirectory, call.argument0, Int64(Self.flags), 0, 0, 0))
             // The copy of a file of the volume: it stays that file.
-            if OwnProgram.isLink(UInt64(bitPattern: call.argument0), memory) { path = OwnProgram.path }
+            if OwnProgram.isLink(UInt64(bitPattern: call.argument0), memory), let link = unsafe UnsafeRawPointer(bitPattern: UInt(bitPattern: Int(call.argument0))) {
+                path = OwnProgram.path
+                unsafe name = PathBytes(link, count: Text.length(link))
+            }
             return
         }
         let isItself = memory.stringLength(UInt64(bitPattern: call.argument1), limit: 1) == 0

@@ -1,7 +1,7 @@
 // Which file of the volume this program is. The kernel runs a copy in memory, so what it says of that is put right: the link /proc/self/exe, AT_EXECFN of the auxiliary vector, the name that ps
 // shows. What is opened or run by /proc/self/exe is the copy, which has the same bytes. ($ORIGIN: `Execution.makeMemory`.)
 //
-// Invariant: the path is absolute, begins with the prefix, has no symbolic link in it as of the exec, and never changes.
+// Invariant: the path is absolute, begins with the prefix, had no symbolic link in it at the exec, and never changes.
 
 import CPreload
 import CSystem
@@ -30,10 +30,14 @@ enum OwnProgram {
 
     /// Tells the kernel and the program, once, at the start.
     static func announce(_ environment: Environment) {
-        guard isOurs, case let count = unsafe Text.length(name), count > 0 else { return }
-        var start = count
-        while start > 0, unsafe Text.byte(name, start - 1) != Text.slash { start -= 1 }
-        _ = unsafe dashfs_raw_syscall3(157 /* prctl */, 15 /* PR_SET_NAME */, Int64(Int(bitPattern: name + start)), 0)
+        guard isOurs else { return }
+        // By a descriptor it was started under no name: as the kernel has it since 6.14.
+        let hasName = unsafe Text.byte(name, 0) != 0
+        let text = unsafe hasName ? UnsafeRawPointer(name) : UnsafeRawPointer(dashfs_program_text())
+        var start = unsafe Text.length(text)
+        while start > 0, unsafe Text.byte(text, start - 1) != Text.slash { start -= 1 }
+        _ = unsafe dashfs_raw_syscall3(157 /* prctl */, 15 /* PR_SET_NAME */, Int64(Int(bitPattern: text + start)), 0)
+        if !hasName { return }
         guard var entry = unsafe environment.auxiliaryVector else { return }
         while unsafe entry[0] != 0 {
             if unsafe entry[0] == 31 /* AT_EXECFN */ { unsafe entry[1] = UInt64(UInt(bitPattern: name)) }
@@ -44,13 +48,14 @@ enum OwnProgram {
     // MARK: /proc/PID/exe
 
     /// readlink(2) and readlinkat(2) of a process's link to its program: this one's, or another's that may run a copy, too. nil: it is another path, or what the kernel says is right.
-    @inline(__always)
-    static func readLink(_ address: Int64, _ buffer: Int64, _ capacity: Int64, _ memory: ProgramMemory) -> Int64? {
+    static func readLink(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
+        let isAt = number == .readlinkat
+        let (address, buffer, size) = isAt ? (frame.argument1, frame.argument2, frame.argument3) : (frame.argument0, frame.argument1, frame.argument2)
         guard let process = process(UInt64(bitPattern: address), memory) else { return nil }
-        let capacity = Int(Int32(truncatingIfNeeded: capacity))
+        let capacity = Int(Int32(truncatingIfNeeded: size))
         guard capacity > 0 else { return nil }
         if process == 0 {
-            return unsafe isOurs ? copyOut(UnsafeRawPointer(dashfs_program_text()), length, to: UInt64(bitPattern: buffer), capacity, memory) : nil
+            return isOurs ? unsafe copyOut(dashfs_program_text(), length, to: UInt64(bitPattern: buffer), capacity, memory) : nil
         }
         return another(address, UInt64(bitPattern: buffer), capacity, memory)
     }
@@ -59,7 +64,6 @@ enum OwnProgram {
     static func isLink(_ address: UInt64, _ memory: ProgramMemory) -> Bool { isOurs && process(address, memory) == 0 }
 
     /// The process whose link "/proc/PID/exe" is, 0: this one, nil: the text is something else.
-    @inline(__always)
     private static func process(_ address: UInt64, _ memory: ProgramMemory) -> UInt64? {
         let longest = 64
         guard let count = memory.stringLength(address, limit: longest), count < longest, let text = unsafe UnsafeRawPointer(bitPattern: UInt(address)),

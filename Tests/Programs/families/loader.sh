@@ -166,7 +166,7 @@ cp bin/origin "$long/bin/$(printf '%200s' | tr ' ' p)"
 equal "\$ORIGIN of a long path" "$("$long"/bin/p* | grep -c -x -e 'outer() is 42' -e "program: $long/bin/p*" -e "object: $long/bin/../lib/lib....r.so")" 5
 cp /bin/bash "$T/app/bin/shell"
 equal "another process's program" "$("$T/app/bin/shell" -c 'readlink /proc/$$/exe; readlink -f /proc/$$/exe; ls -l /proc/$$/exe | sed "s/.*-> //"' | sort -u)" "$T/app/bin/shell"
-equal "by a descriptor" "$(python3 -c 'import os, sys; os.execve(os.open(sys.argv[1], os.O_RDONLY), ["none"], dict(os.environ, LD_LIBRARY_PATH=sys.argv[2]))' "$T/app/bin/none" "$L" | grep outer)" "$(LD_LIBRARY_PATH=$L bin/none | grep outer)"
+show "by a descriptor" python3 -c 'import os, sys; os.execve(os.open(sys.argv[1], os.O_RDONLY), ["x"], os.environ)' "$T/app/bin/origin" | grep -v '^name:'
 check "a renamed program says where it was" bash -c 'cp "$0/app/bin/origin" "$0/app/bin/moving" && "$0/app/bin/moving" | grep -c "^program: $0/app/bin/moving$"' "$T"
 
 # A program with its libraries in a directory of their own, as third parties install them.
