@@ -41,6 +41,7 @@ struct dashfs_system_call_frame {
     int64_t argument5;       // +48  r9
     int64_t result;          // +56  rax on return: a value, or a negated errno
     uint64_t stack_pointer;  // +64  the program's rsp at the call site
+    uint64_t cancellation_point;  // +72  not 0: glibc 2.41 cancels threads in this call (the function that would make it)
 };
 typedef struct dashfs_system_call_frame SystemCallFrame;
 
