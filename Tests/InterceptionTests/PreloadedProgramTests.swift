@@ -90,9 +90,13 @@ import Testing
         let other = "\(workshop.directory)/other.so"
         _ = try workshop.output(["gcc", "-shared", "-fPIC", source, "-o", other])
         let variables = try workshop.preloaded(probe: false).merging(["DASHFS_SOCKET": "/nowhere"]) { $1 }
-        let before = try workshop.run(["env", "bash", "-c", "env; ls /proc/self/fd"], variables)
-        let after = try workshop.run(
-            ["env", "LD_AUDIT=\(Workshop.library)\(hasOther ? ":" + other : "")", "bash", "-c", "env; ls /proc/self/fd"], variables)
+        // Without what tests beside this one have open while it starts.
+        let script = "for n in /proc/self/fd/*; do n=${n##*/}; [ $n -lt 3 ] || eval \"exec $n>&-\"; done; exec \"$@\""
+        func see(_ auditors: [String]) throws -> Workshop.Outcome {
+            try workshop.run(["bash", "-c", script, "bash", "env"] + auditors + ["bash", "-c", "env; ls /proc/self/fd"], variables)
+        }
+        let before = try see([])
+        let after = try see(["LD_AUDIT=\(Workshop.library)\(hasOther ? ":" + other : "")"])
         #expect(before.status == 0 && after.status == 0, "\(after.errors)")
         func lines(_ outcome: Workshop.Outcome) -> [Substring] {
             outcome.output.split(separator: "\n").filter { !$0.hasPrefix("DASHFS_EARLY=") && !$0.hasPrefix("_=") }.sorted()
