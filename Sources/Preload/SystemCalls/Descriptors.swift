@@ -92,6 +92,16 @@ enum Descriptors {
         return nil
     }
 
+    /// The description that a descriptor has already for what the server has open under this handle, with a reference for the caller.
+    static func find(handle: Int32) -> Description? {
+        for number in 0..<end {
+            guard let description = pin(entry: number) else { continue }
+            if description.handle == handle, description.generation == Connection.generation { return description }
+            description.release()
+        }
+        return nil
+    }
+
     /// The descriptor, which the kernel has just made, is this file. Takes over the caller's reference.
     static func install(_ description: Description, at descriptor: Int64) {
         let number = UInt32(truncatingIfNeeded: descriptor)
