@@ -36,7 +36,7 @@ struct HarnessTests {
             let left = "tmpfs:" + (try here.directory("one")), right = "tmpfs:" + (try here.directory("two"))
             let sound = try compare(here, left, right, ["--count", "10000"] + who)
             #expect(sound.status == 0, "\(sound.output)")
-            let planted = try compare(here, left, right, ["--count", "10000", "--tries", "60", "--right-prefix", "env ORACLE_PLANT=\(plant)"] + who)
+            let planted = try compare(here, left, right, ["--count", "10000", "--tries", "25", "--right-prefix", "env ORACLE_PLANT=\(plant)"] + who)
             #expect(planted.status == 1 && planted.output.contains("DIFFERENT: seed "), "\(planted.output)")
             #expect(planted.output.contains("operations show it"), "the difference was not cut down:\n\(planted.output)")
         }
