@@ -25,7 +25,7 @@ extension Channel {
     }
 
     /// Closes without waiting for the answer, which says nothing to one who owns the handle: what was written is the server's since the write, and errors
-    /// of the device are fsync's to tell. A session that has ever locked a file waits, because others may be told that the lock is free.
+    /// of the device are fsync's to tell. A session that has ever locked a file, or inherited one, waits, because others may be told that the lock is free.
     /// - Returns: 0, or what a close that was waited for answered.
     @inline(__always)
     public func closeSoon(_ handle: Int32, keepsLocks: Bool = false) -> Int64 {

@@ -443,6 +443,8 @@ import CSystem
                     to: SessionState(
                         socket: socket, doorbell: bell, descriptorFloor: floor, session: answer.session,
                         epoch: answer.epoch, aliveWord: alive, inherited: answer.handles))
+                // What is inherited may be locked by another process's call, and this one's close may release it.
+                if answer.handles > 0 { unsafe dashfs_store32_release(memory + SessionState.hasLocked, 1) }
                 return unsafe Session(state: state)
             } catch {
                 unsafe _ = dashfs_sys_unmap(memory, SessionState.bytes)

@@ -29,7 +29,7 @@ import CSystem
     static let channelCount = 2112
     /// 1: the server has refused a further channel.
     static let isFull = 2176
-    /// 1: some lock of files has been asked for, which a close may release.
+    /// 1: some lock of files has been asked for, or may come with what was inherited, which a close may release.
     static let hasLocked = 2240
     static let channels = 4096
     static let channelBytes = 1024

@@ -39,6 +39,28 @@ extension Worker {
         attention.clear()
     }
 
+    /// Ends the sessions of processes that have died, and those that nobody holds any more, before somebody is told that they have a lock: who has waited for a process's end finds its locks
+    /// free, as in the kernel. May be called in the middle of a round: nothing is accepted or received. True where one ended.
+    @inline(never)
+    func endWhoHasDied() -> Bool {
+        var any = false
+        unsafe withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 64) { list in
+            guard let first = list.baseAddress else { return }
+            let count = unsafe dashfs_sys_epoll_wait(control.events, first, 64, 0)
+            guard count > 0 else { return }
+            for position in 0..<count {
+                let data = unsafe dashfs_epoll_data(first + position)
+                let kind = EventTag.kind(data)
+                let hangup = UInt32(dashfs_epoll_hangup)
+                let isOver = unsafe kind == EventTag.death || kind == EventTag.socket && dashfs_epoll_events(first + position) & hangup != 0
+                guard isOver, let session = unsafe session(data) else { continue }
+                unsafe endSession(session, reason: "its process has died")
+                any = true
+            }
+        }
+        return any
+    }
+
     private func acceptSome() {
         for _ in 0..<Worker.acceptsPerCall {
             let accepted = control.accept()

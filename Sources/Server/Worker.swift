@@ -211,7 +211,12 @@ import Wire
         }
         if request.flags & Worker.directFlag != 0, opcode == .open, unsafe !end.pointee.isMapped { unsafe mapArena(end) }
         request.token = unsafe UInt64(record.pointee.generation) << 32 | UInt64(index)
-        if let completion = volume.submit(request) {
+        var submitted = volume.submit(request)
+        if opcode == .lock || opcode == .flock, isConflict(submitted, isQuestion: opcode == .lock && (wire.flags == 5 || wire.flags == 36)), endWhoHasDied() {
+            guard unsafe !end.pointee.ended else { return false }
+            submitted = volume.submit(request)
+        }
+        if let completion = submitted {
             if completion.result == Completion.escape {
                 unsafe copyEscape(completion, record, arena: end.pointee.arena, first: wire.pathOffset, second: wire.path2Offset)
             }
@@ -233,6 +238,15 @@ import Wire
         parkedCount &+= 1
         statistics.parked &+= 1
         return true
+    }
+
+    /// Whether somebody else's lock is in the way; for F_GETLK and F_OFD_GETLK, whether one is named.
+    private func isConflict(_ completion: Completion?, isQuestion: Bool) -> Bool {
+        guard let completion else { return false }
+        let noLock: UInt64 = 2
+        let deadlock: Int64 = -35
+        if isQuestion { return completion.result >= 0 && completion.info0 != noLock }
+        return completion.result == -ErrorNumber.again || completion.result == deadlock
     }
 
     // MARK: Answers

@@ -65,7 +65,7 @@ struct Scratch {
     }
 
     func oracle() throws -> String {
-        try compile("oracle", ["main", "stream", "observe", "files", "names", "attributes"].map { "oracle/\($0).c" })
+        try compile("oracle", ["main", "turns", "stream", "observe", "files", "names", "attributes", "locks", "processes", "mapped"].map { "oracle/\($0).c" })
     }
 }
 

@@ -13,24 +13,30 @@ struct HarnessTests {
 
     @Test(
         "tmpfs and ext4 print the same lines",
-        .enabled(if: isRoot && kind(of: "/dev/shm") == "tmpfs" && kind(of: NSTemporaryDirectory()).hasPrefix("ext")))
-    func tmpfsAndExt4() throws {
+        .enabled(if: isRoot && kind(of: "/dev/shm") == "tmpfs" && kind(of: NSTemporaryDirectory()).hasPrefix("ext")),
+        arguments: [["--mixed"], ["--mixed", "--processes"]])
+    func tmpfsAndExt4(_ who: [String]) throws {
         try withScratch(inMemory: true) { memory in
             try withScratch { disk in
+                // Names as long as each other, but for pairs of bytes: so are then the paths that are filled up.
+                let isAlike = (memory.path.utf8.count - disk.path.utf8.count) % 2 == 0
+                let right = try disk.directory(isAlike ? "on" : "odd")
                 let outcome = try compare(
-                    disk, "tmpfs:\(memory.path)", "ext4:\(disk.path)", ["--count", "\(20_000 * factor)", "--mixed"])
+                    disk, "tmpfs:\(try memory.directory("in"))", "ext4:\(right)", ["--count", "\(20_000 * factor)"] + who)
                 #expect(outcome.status == 0, "\(outcome.output)")
             }
         }
     }
 
-    @Test("The oracle finds a wrong bit in written data and a chmod that does nothing", arguments: ["byte", "chmod"])
-    func plantedInTheOracle(_ plant: String) throws {
+    @Test(
+        "The oracle finds a wrong bit in written data, a chmod that does nothing, offsets that a child does not share, a descriptor that exec loses, a lock that is not one, and a wrong store",
+        arguments: [("byte", []), ("chmod", []), ("offset", ["--processes"]), ("exec", ["--processes"]), ("lock", ["--processes"]), ("store", ["--processes"])])
+    func plantedInTheOracle(_ plant: String, _ who: [String]) throws {
         try withScratch(inMemory: true) { here in
-            let left = "tmpfs:" + (try here.directory("one")), right = "tmpfs:" + (try here.directory("other"))
-            let sound = try compare(here, left, right, ["--count", "10000"])
+            let left = "tmpfs:" + (try here.directory("one")), right = "tmpfs:" + (try here.directory("two"))
+            let sound = try compare(here, left, right, ["--count", "10000"] + who)
             #expect(sound.status == 0, "\(sound.output)")
-            let planted = try compare(here, left, right, ["--count", "10000", "--right-prefix", "env ORACLE_PLANT=\(plant)"])
+            let planted = try compare(here, left, right, ["--count", "10000", "--tries", "25", "--right-prefix", "env ORACLE_PLANT=\(plant)"] + who)
             #expect(planted.status == 1 && planted.output.contains("DIFFERENT: seed "), "\(planted.output)")
             #expect(planted.output.contains("operations show it"), "the difference was not cut down:\n\(planted.output)")
         }

@@ -83,6 +83,30 @@ import Volume
         #expect(flock(other, stranger) == 0)
     }
 
+    /// As flock(2) says of Linux: the shared lock goes before the exclusive one is asked for, so of two who want that one gets it.
+    @Test func aSharedFlockIsLostInBecomingExclusive() throws {
+        let volume = try made()
+        let stranger = try session(volume)
+        let own = volume.open("/f", 0o102), other = volume.run(.open, "/f", as: stranger) { $0.flags = 2 }.result
+        func flock(_ handle: Int64, _ session: SessionID, _ operation: UInt32) -> Int64 {
+            volume.run(.flock, as: session) {
+                $0.handle = Int32(truncatingIfNeeded: handle)
+                $0.flags = operation | 4
+            }.result
+        }
+        #expect(flock(own, volume.session, 1) == 0)
+        #expect(flock(other, stranger, 1) == 0)
+        #expect(flock(own, volume.session, 2) == -11)
+        #expect(flock(other, stranger, 2) == 0)
+        #expect(flock(own, volume.session, 1) == -11)
+        #expect(flock(other, stranger, 8) == 0)
+        #expect(flock(own, volume.session, 2) == 0)
+        #expect(close(volume, own, volume.session) == 0)
+        #expect(close(volume, other, stranger) == 0)
+        volume.settle()
+        #expect(volume.volume.occupancy.descriptions == 0)
+    }
+
     @Test func aSuccessorHasTheLocksAndWhatWasKept() throws {
         let volume = try made()
         let (heir, stranger) = (try session(volume), try session(volume))

@@ -26,11 +26,11 @@ enum {
     DASHFS_MAP_LIMIT = 16384,
 };
 
-/// Memory [start, end) that a file has been mapped to, from byte `offset` of it on. `state`: 0 free, 1 being filled in, 2 valid. `description`: the index, + 1, of
-/// the open file by which it may become writable, kept open for that.
+/// Memory [start, end) that a file has been mapped to, from byte `offset` of it on. `state`: 0 free, 1 being filled in, 2 valid. `is_written`: shared, and
+/// stores are possible. `description`: the index, + 1, of the open file by which it was made, which it keeps open as in the kernel: its locks stay, and it may become writable; 0: none.
 struct dashfs_map {
     uint64_t start, end, inode, offset;
-    uint32_t state, is_shared, description, unused;
+    uint32_t state, is_shared, description, is_written;
 };
 
 /// An open description as this process knows it. `references` is the only word that changes while it is used.

@@ -78,16 +78,6 @@ enum Descriptors {
         }
     }
 
-    /// The present description of a handle, kept alive until `release`; nil: no descriptor is left that is it.
-    static func pin(handle: Int32) -> Description? {
-        for number in 0..<end {
-            guard let file = pin(entry: number) else { continue }
-            if file.handle == handle, file.generation == Connection.generation { return file }
-            file.release()
-        }
-        return nil
-    }
-
     /// A description with one reference, the caller's. nil: the table is full.
     static func make(handle: Int32, mode: UInt32, inode: UInt64, generation: UInt32 = Connection.generation) -> Description? {
         var index = unsafe nextDescription
@@ -100,6 +90,16 @@ enum Descriptors {
             }
         }
         return nil
+    }
+
+    /// The description that a descriptor or a map has already for what the server has open under this handle, with a reference for the caller.
+    static func find(handle: Int32) -> Description? {
+        for number in 0..<end {
+            guard let description = pin(entry: number) else { continue }
+            if description.handle == handle, description.generation == Connection.generation { return description }
+            description.release()
+        }
+        return Maps.find(handle: handle)
     }
 
     /// The descriptor, which the kernel has just made, is this file. Takes over the caller's reference.

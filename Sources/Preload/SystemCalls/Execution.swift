@@ -13,6 +13,8 @@ enum Execution {
     /// The result of `prepare` where the kernel can be asked: info0 is the memfd's descriptor, or, for a script, 0; info1 the length of the program's path at `programAt`.
     static let ready: Int64 = -5000
     private static let chainLimit: UInt32 = 5
+    /// AT_EXECVE_CHECK (Linux 6.14): may it be run?
+    private static let onlyCheck: UInt32 = 0x10000
 
     // The room for an exec, of DASHFS_EXEC_BYTES: the path, the program's own, a script's first line for each of a chain, one more that is only looked at, two arrays of arguments used in
     // turn, the environment.
@@ -79,12 +81,18 @@ enum Execution {
     // MARK: A file of the volume
 
     /// Everything that needs the server: `ready`, or an errno, or an escape.
-    static func prepare(_ number: SystemCallNumber, _ place: Place, _ channel: Channel) -> WireCompletion {
+    static func prepare(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ place: Place, _ channel: Channel) -> WireCompletion {
         guard let block = unsafe dashfs_thread_block() else { return WireCompletion(result: -ErrorNumber.noMemory) }
-        let allowed = channel.access(place, mode: 1, flags: 0)
+        let flags = number == .execveat ? UInt32(truncatingIfNeeded: frame.argument4) : 0
+        guard flags & ~(PathCalls.emptyPath | PathCalls.symlinkNoFollow | onlyCheck) == 0 else { return WireCompletion(result: -ErrorNumber.invalid) }
+        let allowed = channel.access(place, mode: 1, flags: flags & PathCalls.symlinkNoFollow)
         if allowed.result < 0 { return allowed }
         // To be copied it has to be readable as well.
-        let opened = channel.open(place, flags: 0, mode: place.path.count == 0 ? WireRequest.handleItself : 0)
+        let opened = channel.open(
+            place, flags: flags & PathCalls.symlinkNoFollow == 0 ? 0 : OpenFlags.noFollow, mode: place.path.count == 0 ? WireRequest.handleItself : 0)
+        // Pipes and devices cannot be run, whatever opening them says.
+        let noDevice: Int64 = -6
+        if opened.result == noDevice { return WireCompletion(result: -13) }
         if opened.result < 0 { return opened }
         let handle = Int32(truncatingIfNeeded: opened.result)
         defer { _ = channel.close(handle, keepsLocks: true) }
@@ -115,13 +123,17 @@ enum Execution {
         return unsafe PathBytes(target, count: count)
     }
 
-    /// The file as a memfd that nobody can change, or an errno.
+    /// The file as a memfd that nobody can change, with its holes, or an errno.
     private static func copy(_ handle: Int32, _ channel: Channel, _ path: PathBytes) -> WireCompletion {
         let made = makeMemory(path)
         guard made >= 0 else { return WireCompletion(result: made) }
         var offset: Int64 = 0
         while true {
-            let count = channel.readInPlace(handle, count: channel.dataCapacity, offset: offset)
+            let seekData: UInt32 = 3
+            let data = channel.seek(handle, offset: offset, whence: seekData)
+            if data > offset { offset = data }
+            let isAtEnd = data == -6 /* ENXIO */
+            let count = isAtEnd ? 0 : channel.readInPlace(handle, count: channel.dataCapacity, offset: offset)
             if count == 0 { break }
             let written = count < 0 ? count : unsafe dashfs_raw_syscall6(SystemCallNumber.pwrite64.rawValue, made, Int64(Int(bitPattern: channel.dataArea)), count, offset, 0, 0)
             guard written == count else {
@@ -130,6 +142,9 @@ enum Execution {
             }
             offset &+= count
         }
+        let seekEnd: UInt32 = 2
+        let size = channel.seek(handle, offset: 0, whence: seekEnd)
+        if size > offset { _ = dashfs_raw_syscall3(SystemCallNumber.ftruncate.rawValue, made, size, 0) }
         let seals: Int64 = 15
         _ = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, made, 1033 /* F_ADD_SEALS */, seals)
         var ready = WireCompletion(result: ready)
@@ -165,7 +180,8 @@ enum Execution {
     static func finish(_ number: SystemCallNumber, _ call: SystemCallFrame, _ prepared: WireCompletion, _ memory: ProgramMemory) -> Int64 {
         let isAt = number == .execveat
         let (arguments, variables) = (call.argument(isAt ? 2 : 1), call.argument(isAt ? 3 : 2))
-        guard prepared.info0 != 0 else { return script(number, call, arguments, variables, memory) }
+        let check = isAt ? UInt32(truncatingIfNeeded: call.argument4) & onlyCheck : 0
+        guard prepared.info0 != 0 else { return check != 0 ? 0 : script(number, call, arguments, variables, memory) }
         let empty: StaticString = ""
         var byDescriptor = call
         byDescriptor.number = SystemCallNumber.execveat.rawValue
@@ -173,7 +189,7 @@ enum Execution {
         unsafe byDescriptor.argument1 = Int64(Int(bitPattern: empty.utf8Start))
         byDescriptor.argument2 = arguments
         byDescriptor.argument3 = variables
-        byDescriptor.argument4 = Int64(PathCalls.emptyPath)
+        byDescriptor.argument4 = Int64(PathCalls.emptyPath | check)
         var program = ProgramFile()
         program.descriptor = Int32(truncatingIfNeeded: Int64(prepared.info0))
         if let block = unsafe dashfs_thread_block() {

@@ -2,7 +2,8 @@
 //
 //     DASHFS_INHERITED=<inode of the working directory, 0: the kernel's> <connection> <kind> <key> <key> <cut> <length> <length> <descriptors>:<working directory><program><name>
 //
-// all numbers decimal. The descriptors are <number>=<handle>=<mode>=<inode>, each followed by a comma; number 65536 is the working directory. A handle of -1 is lost: every call on it fails
+// all numbers decimal. The descriptors are <number>=<handle>=<mode>=<inode>, each followed by a comma; number 65536 is the working directory, and 65537 says
+// that exec has closed one of several descriptors of this handle, and with it the process's record locks on the file. A handle of -1 is lost: every call on it fails
 // with EBADF, as a placeholder it would mislead fstat(2) and its like. The connection keeps the handles open (`Legacy`); it is -1 where there are none. `cut` is 1 where the session has more
 // open than is named: the successor then takes the rest over at once, so that what was close-on-exec is closed. The lengths are those of the texts behind the colon: the
 // working directory, the new program's path if it is a file of the volume, and the path by which that was started.
@@ -17,6 +18,7 @@ enum Handover {
     private static var name: StaticString { "DASHFS_INHERITED=" }
     /// In the list of descriptors.
     private static var directory: UInt64 { UInt64(DASHFS_DESCRIPTOR_LIMIT) }
+    private static var closed: UInt64 { directory + 1 }
 
     // MARK: In the new program
 
@@ -29,14 +31,23 @@ enum Handover {
         let head = (reader.number(), reader.number(), reader.number(), reader.number(), reader.number(), reader.number())
         let (directoryLength, programLength) = (Int(reader.number()), Int(reader.number()))
         let isLegacy = head.1 >= 0
-        while let number = reader.optionalNumber(), number <= Int64(directory) {
+        let list = reader
+        var isAnyClosed = false
+        while let number = reader.optionalNumber(), number <= Int64(closed) {
             let (handle, mode, inode) = (reader.number(), reader.number(), reader.number())
             if early { continue }
+            if number == Int64(closed) {
+                isAnyClosed = true
+                continue
+            }
             let isKnown = isLegacy && handle >= 0
+            // What dup made are descriptors of one description, here as well: closing one of them closes nothing.
+            let shared = isKnown ? Descriptors.find(handle: Int32(truncatingIfNeeded: handle)) : nil
             guard
-                let description = Descriptors.make(
-                    handle: Int32(truncatingIfNeeded: handle), mode: UInt32(truncatingIfNeeded: mode), inode: UInt64(bitPattern: inode),
-                    generation: isKnown ? Connection.generation : 0)
+                let description = shared
+                    ?? Descriptors.make(
+                        handle: Int32(truncatingIfNeeded: handle), mode: UInt32(truncatingIfNeeded: mode), inode: UInt64(bitPattern: inode),
+                        generation: isKnown ? Connection.generation : 0)
             else { continue }
             if number == Int64(directory) { Descriptors.setDirectory(description) } else { Descriptors.install(description, at: number) }
         }
@@ -53,10 +64,24 @@ enum Handover {
             _ = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(connection), 2 /* F_SETFD */, 1)
             Legacy.set((UInt64(bitPattern: head.3), UInt64(bitPattern: head.4)), socket: connection, head.2 == 1 ? .session : .bundle)
         }
+        if isLegacy, isAnyClosed { releaseClosed(list) }
         // The key is not for children to read.
         for index in 0..<count { unsafe text.storeBytes(of: 0x30, toByteOffset: index, as: UInt8.self) }
         if isLegacy, head.2 == 1 { RecordLocks.mayBeHeld() }
         if isLegacy, head.5 == 1 { _ = Connection.session() }
+    }
+
+    /// Where the handle has no other descriptor the server closes it, and releases the locks, by itself.
+    private static func releaseClosed(_ list: Reader) {
+        var reader = list
+        guard let session = Connection.session().session else { return }
+        while let number = reader.optionalNumber(), number <= Int64(closed) {
+            let handle = Int32(truncatingIfNeeded: reader.number())
+            _ = (reader.number(), reader.number())
+            guard number == Int64(closed), let description = Descriptors.find(handle: handle) else { continue }
+            RecordLocks.releaseAll(session, handle)
+            description.release()
+        }
     }
 
     /// Decimal numbers, each with one byte behind it.
@@ -137,7 +162,8 @@ enum Handover {
         guard let scratch = Scratch() else { return }
         let handles = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
         let limit = Descriptors.filesLimit
-        var (count, isCut, isAny) = (0, false, false)
+        // What only maps keep open ends with them.
+        var (count, isCut, isAny) = (0, Maps.mayKeepFiles, false)
         var survivors = unsafe Survivors(list.free)
         for number in 0...Descriptors.end {
             let isDirectory = number == Descriptors.end
@@ -147,6 +173,7 @@ enum Handover {
             let isKnown = file.generation == Connection.generation && count < limit
             guard isDirectory || survivesExec(number) else {
                 isCut = isCut || isKnown
+                if isKnown, RecordLocks.used, !Connection.isBorrowed { survivors.add(closed, handle: Int64(file.handle), file.mode, file.inode) }
                 continue
             }
             isAny = true

@@ -50,7 +50,6 @@ enum Maps {
         if overflow || end > UInt64(Int64.max) { return -75 }
         guard type >= 1, type <= 3 else { return -ErrorNumber.invalid }
         let isShared = type != 2
-        let isWritable = isShared && frame.argument2 & write != 0
         guard let entry = claim() else { return -ErrorNumber.noMemory }
         var row = dashfs_map()
         let address = mapMemory(file, session, isShared: isShared, offset: offset, length: end - offset, frame, &row)
@@ -59,7 +58,7 @@ enum Maps {
             return address
         }
         if frame.argument3 & fixed != 0 { forget(row.start, row.end &- row.start) }
-        if isShared && !isWritable && file.retain() { row.description = file.index &+ 1 }
+        if file.retain() { row.description = file.index &+ 1 }
         fill(entry, row)
         return address
     }
@@ -90,6 +89,7 @@ enum Maps {
         row.inode = made.info0
         row.offset = offset
         row.is_shared = isShared ? 1 : 0
+        row.is_written = isShared && frame.argument2 & write != 0 ? 1 : 0
         return address
     }
 
@@ -104,10 +104,11 @@ enum Maps {
 
     /// mremap(2): what is new of the file has to be in the memory before the program can see it.
     static func remap(_ frame: SystemCallFrame) -> Int64? {
-        guard unsafe used != 0, let found = find(UInt64(bitPattern: frame.argument0)) else { return nil }
+        if unsafe used == 0 { return nil }
         let (old, oldLength, newLength) = (
             UInt64(bitPattern: frame.argument0), UInt64(bitPattern: frame.argument1), UInt64(bitPattern: frame.argument2)
         )
+        guard let found = find(old) else { return remapOther(frame, old, oldLength, newLength) }
         var row = unsafe dashfs_map_at(found).pointee
         row.offset = row.offset &+ (old &- row.start)
         guard let entry = claim() else { return -ErrorNumber.noMemory }
@@ -129,12 +130,34 @@ enum Maps {
             giveBack(entry)
             return result
         }
-        let keepsOld: Int64 = 4
+        // Where the old range was of several maps, the first of them ends where it ended.
+        let isPart = row.end < old &+ oldLength
+        let length = isPart ? min(newLength, row.end &- old) : newLength
         if frame.argument3 & keepsOld == 0 { forget(old, oldLength) }
         row.start = UInt64(bitPattern: result)
-        row.end = row.start &+ ((newLength &+ pageMask) & ~pageMask)
-        if frame.argument3 & 2 /* MREMAP_FIXED */ != 0 { forget(row.start, row.end &- row.start) }
+        row.end = row.start &+ ((length &+ pageMask) & ~pageMask)
+        if frame.argument3 & moveFixed != 0 { forget(row.start, newLength) }
         fill(entry, row)
+        return result
+    }
+
+    private static var moveFixed: Int64 { 2 }
+    private static var keepsOld: Int64 { 4 }
+
+    /// The range begins with memory that is not ours; what is of ours behind that, or where it goes, is so no more.
+    @inline(never)
+    private static func remapOther(_ frame: SystemCallFrame, _ old: UInt64, _ oldLength: UInt64, _ newLength: UInt64) -> Int64 {
+        let result = dashfs_raw_syscall6(
+            frame.number, frame.argument0, frame.argument1, frame.argument2, frame.argument3, frame.argument4, 0)
+        ProgramMemory.mappingsHaveChanged()
+        if failed(result) { return result }
+        let kept = (newLength &+ pageMask) & ~pageMask
+        if frame.argument3 & moveFixed != 0 { forget(UInt64(bitPattern: result), newLength) }
+        if UInt64(bitPattern: result) != old {
+            if frame.argument3 & keepsOld == 0 { forget(old, oldLength) }
+        } else if kept < oldLength {
+            forget(old &+ kept, oldLength &- kept)
+        }
         return result
     }
 
@@ -148,23 +171,31 @@ enum Maps {
     /// mprotect(2), pkey_mprotect(2): shared maps that have not been for writing become so where the kernel says that they are not.
     static func protect(_ frame: SystemCallFrame) -> Int64? {
         if unsafe used == 0 { return nil }
-        let result = dashfs_raw_syscall6(frame.number, frame.argument0, frame.argument1, frame.argument2, frame.argument3, 0, 0)
-        ProgramMemory.mappingsHaveChanged()
-        guard result == -ErrorNumber.access, frame.argument2 & write != 0 else { return result }
         let start = UInt64(bitPattern: frame.argument0)
         let end = start &+ ((UInt64(bitPattern: frame.argument1) &+ pageMask) & ~pageMask)
-        var hasChanged = false
+        // The kernel goes from one map to the next and stops where it may not go on; so what lies behind that stays as it is.
+        for _ in 0...(unsafe used) {
+            let result = dashfs_raw_syscall6(frame.number, frame.argument0, frame.argument1, frame.argument2, frame.argument3, 0, 0)
+            ProgramMemory.mappingsHaveChanged()
+            guard result == -ErrorNumber.access, frame.argument2 & write != 0, let row = firstUnwritten(start, end) else { return result }
+            let error = makeWritable(row, from: max(row.start, start), to: min(row.end, end), protection: frame.argument2)
+            if error != 0 { return error }
+        }
+        return -ErrorNumber.access
+    }
+
+    /// The lowest of the shared maps in the range that are not for writing and could be.
+    private static func firstUnwritten(_ start: UInt64, _ end: UInt64) -> dashfs_map? {
+        var first: dashfs_map?
         for index in 0..<(unsafe used) {
             let place = unsafe dashfs_map_at(index)
             guard unsafe dashfs_load32_acquire(dashfs_map_state(place)) == 2 else { continue }
             let row = unsafe place.pointee
-            guard row.is_shared != 0, row.description != 0, row.start < end, start < row.end else { continue }
-            let error = makeWritable(row, from: max(row.start, start), to: min(row.end, end), protection: frame.argument2)
-            if error != 0 { return error }
-            hasChanged = true
+            guard row.is_shared != 0, row.is_written == 0, row.description != 0, row.start < end, start < row.end else { continue }
+            if let known = first, known.start <= row.start { continue }
+            first = row
         }
-        guard hasChanged else { return result }
-        return dashfs_raw_syscall6(frame.number, frame.argument0, frame.argument1, frame.argument2, frame.argument3, 0, 0)
+        return first
     }
 
     @inline(never)
@@ -186,6 +217,7 @@ enum Maps {
             let noSpace: Int64 = -28
             return address == noSpace ? -ErrorNumber.noMemory : address
         }
+        if file.retain() { new.description = file.index &+ 1 }
         forget(from, to &- from)
         fill(entry, new)
         return 0
@@ -215,6 +247,9 @@ enum Maps {
 
     // MARK: The table
 
+    /// Whether a map may be all that keeps a file open.
+    static var mayKeepFiles: Bool { unsafe used != 0 }
+
     /// The open files that maps keep.
     static func addHandles(_ target: UnsafeMutablePointer<Int32>, _ count: inout Int, limit: Int) {
         for index in 0..<(unsafe used) where count < limit {
@@ -225,6 +260,19 @@ enum Maps {
             unsafe target[count] = file.handle
             count += 1
         }
+    }
+
+    /// The description of a handle that a map keeps, with a reference for the caller.
+    static func find(handle: Int32) -> Description? {
+        for index in 0..<(unsafe used) {
+            let row = unsafe dashfs_map_at(index)
+            guard unsafe dashfs_load32_acquire(dashfs_map_state(row)) == 2, unsafe row.pointee.description != 0 else { continue }
+            let file = unsafe Description(index: row.pointee.description &- 1)
+            guard file.retain() else { continue }
+            if file.handle == handle, file.generation == Connection.generation { return file }
+            file.release()
+        }
+        return nil
     }
 
     private static func claim() -> UInt32? {
@@ -250,6 +298,7 @@ enum Maps {
         unsafe place.pointee.offset = row.offset
         unsafe place.pointee.is_shared = row.is_shared
         unsafe place.pointee.description = row.description
+        unsafe place.pointee.is_written = row.is_written
         unsafe dashfs_store32_release(dashfs_map_state(place), 2)
     }
 
@@ -271,7 +320,7 @@ enum Maps {
             guard unsafe dashfs_load32_acquire(dashfs_map_state(row)) == 2 else { continue }
             let map = unsafe row.pointee
             guard map.start < end, start < map.end else { continue }
-            if map.is_shared != 0 && map.description == 0 { tell(map, from: max(map.start, start), to: min(map.end, end)) }
+            if map.is_written != 0 { tell(map, from: max(map.start, start), to: min(map.end, end)) }
             if start <= map.start && map.end <= end {
                 guard unsafe dashfs_swap32_if(dashfs_map_state(row), 2, 1) else { continue }
                 unsafe row.pointee.description = 0

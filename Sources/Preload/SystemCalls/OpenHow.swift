@@ -73,10 +73,11 @@ struct OpenHow {
             guard !isOurs, how.limits & (noLeaving | beneath | inRoot) != 0 else { return .asItIs }
             return leadsToVolume(frame, memory) ? .answered(-18) : .kernel
         }
-        if how.limits & inRoot != 0 {
+        if how.limits & (inRoot | beneath) != 0 {
             guard isOurs else { return .kernel }
             let length = memory.stringLength(UInt64(bitPattern: frame.argument1), limit: Int(DASHFS_TEXT_CAPACITY))
             if let length, length > Layout.pathLimit { return .answered(-ErrorNumber.nameTooLong) }
+            if how.limits & beneath != 0 { return .answered(-18) }
             // "/" is the directory itself.
             while memory.isReadable(UInt64(bitPattern: frame.argument1 &+ 1), 1), let next = unsafe UnsafeRawPointer(bitPattern: Int(frame.argument1)),
                 unsafe Text.byte(next, 0) == Text.slash
@@ -89,7 +90,6 @@ struct OpenHow {
             }
             return .asItIs
         }
-        if how.limits & beneath != 0 { return isOurs ? .answered(-18) : .kernel }
         // From the kernel's root into another mount.
         return how.limits & noLeaving != 0 && leadsToVolume(frame, memory) ? .answered(-18) : .asItIs
     }

@@ -185,7 +185,7 @@ enum PassedDescriptors {
             let result = session.take(handle, key: key)
             if result == 0 { return describe(handle, session) }
             guard result == -ErrorNumber.exists else { return nil }
-            if let present = Descriptors.pin(handle: handle) { return present }
+            if let present = Descriptors.find(handle: handle) { return present }
             dashfs_yield()
         }
         return nil

@@ -207,7 +207,7 @@ enum PathCalls {
         } else if let opening = Opening(number, frame, memory) {
             completion = open(opening, location, session, channel)
         } else if Execution.isExec(number) {
-            completion = Execution.prepare(number, location.place, channel)
+            completion = Execution.prepare(number, frame, location.place, channel)
         } else {
             completion = AttributeCalls.perform(number, frame, channel, location.place, memory)
         }

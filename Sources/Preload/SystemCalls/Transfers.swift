@@ -131,6 +131,9 @@ enum Transfers {
             }
             if usable == 0, wanted > 0 { return done > 0 ? Int64(done) : efault }
             let result = channel.readInPlace(file.handle, count: usable, offset: place(offset, done))
+            // Nothing of a directory is nothing read: the kernel does not ask it.
+            let isDirectory: Int64 = -21
+            if sum == 0, result == isDirectory { return 0 }
             if result <= 0 { return done > 0 ? Int64(done) : result }
             let got = min(Int(result), usable)
             var scattered = 0

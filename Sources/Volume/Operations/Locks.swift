@@ -207,8 +207,15 @@ extension Volume {
         // Without this description's own.
         let others = held == 2 ? 0 : core.flocks == .max ? .max : core.flocks - held
         if wanted == 2 && others > 0 || wanted == 1 && others == .max {
-            if request.flags & 4 != 0 { throw .errno(Errno.again) }
-            throw .lock(description.inode)
+            let mayWait = request.flags & 4 == 0
+            if held != 0 {
+                // As in Linux: the lock that is to become another goes first, and stays away where that cannot be had. Two who both want more than they share would wait for each other for ever.
+                core.flocks = others
+                try descriptionForWrite(description.slot, tx).flock = 0
+                tx.unlockedInode = description.inode
+                return mayWait ? .more : Outcome(-Int64(Errno.again))
+            }
+            throw mayWait ? .lock(description.inode) : .errno(Errno.again)
         }
         core.flocks = wanted == 2 ? .max : others + wanted
         try descriptionForWrite(description.slot, tx).flock = wanted

@@ -1,4 +1,4 @@
-// Operations on what a file is: stat, access, modes, owners, times, extended attributes; and locks.
+// Operations on what a file is: stat, access, modes, owners, times, extended attributes.
 #include "oracle.h"
 
 void op_stat(void) {
@@ -212,43 +212,4 @@ void op_xattr(void) {
         say_result(descriptor ? fremovexattr(fd, name) : (follow ? removexattr : lremovexattr)(w.path, name));
         say_watched();
     }
-}
-
-// Record locks of a process and of an open description. Never waits. Which of several conflicting locks F_GETLK names is not defined;
-// that it names one of another owner that overlaps is.
-void op_lock(void) {
-    static const short types[] = {F_RDLCK, F_WRLCK, F_WRLCK, F_UNLCK};
-    char shown[16];
-    int fd = pick_descriptor(shown);
-    bool description = has(OFD) && chance(30), ask = chance(25);
-    struct flock l = {.l_type = types[rnd(4)], .l_whence = (short)rnd(3), .l_pid = 0};
-    l.l_start = chance(70) ? (off_t)rnd(40) : pick_offset();
-    l.l_len = chance(30) ? 0 : chance(85) ? (off_t)rnd(20) + 1 : -(off_t)rnd(20);
-    if (l.l_whence != SEEK_SET && chance(30)) l.l_start = -l.l_start;
-    if (chance(70)) l.l_whence = SEEK_SET;
-    struct stat st;
-    if (l.l_whence == SEEK_END && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) l.l_whence = SEEK_SET;  // a directory's size says nothing
-    if (chance(1)) l.l_type = 77;
-    if (chance(1)) l.l_whence = 77;
-    if (!has(LOCKS)) { say("skip"); return; }
-    if (ask && l.l_type == F_UNLCK) l.l_type = F_RDLCK;
-    say("lock %s %s%s type %d whence %d %lld+%lld", shown, description ? "OFD" : "POSIX", ask ? " ask" : "", l.l_type, l.l_whence,
-        (long long)l.l_start, (long long)l.l_len);
-    int result = fcntl(fd, description ? (ask ? F_OFD_GETLK : F_OFD_SETLK) : (ask ? F_GETLK : F_SETLK), &l);
-    if (result != 0 && errno == EACCES) errno = EAGAIN;  // POSIX allows either
-    say_result(result);
-    if (!ask || result != 0) return;
-    if (l.l_type == F_UNLCK) { say(" free"); return; }
-    bool known = l.l_pid == -1;
-    for (int i = 0; i < actors; i++) known = known || (l.l_pid == actor_pids[i] && (description || i != actor));
-    say(" held%s%s", known ? "" : " by-a-stranger", l.l_whence == SEEK_SET ? "" : " whence");
-}
-
-void op_flock(void) {
-    static const int kinds[] = {LOCK_SH, LOCK_EX, LOCK_EX, LOCK_UN};
-    char shown[16];
-    int fd = pick_descriptor(shown), kind = chance(1) && has(ARGUMENTS_FIRST) ? 77 : kinds[rnd(4)];
-    if (!has(FLOCK)) { say("skip"); return; }
-    say("flock %s %d", shown, kind);
-    say_result(flock(fd, kind | LOCK_NB));
 }

@@ -120,7 +120,7 @@ void op_close(void) {
 void op_dup(void) {
     char shown[16];
     int s = pick_slot(), fd = pick_descriptor(shown), other = pick_slot(), result;
-    switch (rnd(4)) {
+    switch (rnd(5)) {
     case 0:
         say("dup %s -> #%d", shown, s);
         result = dup(fd);
@@ -133,6 +133,13 @@ void op_dup(void) {
         say("fcntl %s F_DUPFD -> #%d", shown, s);
         result = fcntl(fd, F_DUPFD, 0);
         break;
+    case 3: {
+        int flags = chance(50) ? O_CLOEXEC : chance(90) ? 0 : O_APPEND;
+        say("dup3 %s #%d %s", shown, other, flags == 0 ? "" : flags == O_CLOEXEC ? "CLOEXEC" : "APPEND");
+        if (slot[other] < 0) { say(" closed"); return; }
+        say_result(dup3(fd, slot[other], flags) < 0 ? -1 : 0);
+        return;
+    }
     default:  // onto a descriptor that is open (or onto itself)
         say("dup2 %s #%d", shown, other);
         if (slot[other] < 0) { say(" closed"); return; }

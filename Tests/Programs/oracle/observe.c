@@ -28,7 +28,7 @@ void say_stat(const struct stat *st, const char *link_text) {
     if (!S_ISDIR(st->st_mode)) say(" s%lld", size);  // a directory's size is the file system's own affair
     if (S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode)) say(" dev%llx", (unsigned long long)st->st_rdev);
     if (has(ATIME) && (has(LINK_ATIME) || !S_ISLNK(st->st_mode))) say_time('a', st->st_atim);
-    say_time('m', st->st_mtim);
+    if (times_are_told(st)) say_time('m', st->st_mtim);
     say("}");
 }
 
@@ -150,7 +150,7 @@ void say_watched(void) {
         if (result != 0) { say(" %s{%s}", w->label, strerrorname_np(errno)); continue; }
         say(" %s", w->label);
         say_stat_of(&after, w->dirfd, w->path);
-        if (w->existed && after.st_ino == w->before.st_ino) {
+        if (w->existed && after.st_ino == w->before.st_ino && times_are_told(&after)) {
             bool m = memcmp(&after.st_mtim, &w->before.st_mtim, sizeof after.st_mtim) != 0;
             bool c = memcmp(&after.st_ctim, &w->before.st_ctim, sizeof after.st_ctim) != 0;
             say("%s%s", m ? "M" : "-", c ? "C" : "-");

@@ -4,9 +4,8 @@
 
 char root[PATH_ROOM];
 size_t root_length;
-unsigned features = ~0u;
-int actor, actors = 1;
-pid_t actor_pids[ACTORS];
+uint64_t features = ~0ull;
+int actor;
 int64_t operation;
 time_t started;
 int slot[SLOTS] = {-1, -1, -1, -1, -1, -1, -1, -1};
@@ -34,7 +33,7 @@ uint64_t rnd(uint64_t below) {
 }
 
 bool chance(unsigned percent) { return rnd(100) < percent; }
-bool has(unsigned feature) { return (features & feature) == feature; }
+bool has(uint64_t feature) { return (features & feature) == feature; }
 
 bool planted(const char *name) {
     static const char *plant = "";
