@@ -6,8 +6,7 @@ BUILT = .build/$(CONFIG)
 PACKAGES = liburing-dev pkg-config gcc g++ libc6-dev binutils linux-libc-dev strace valgrind fio sqlite3 libsqlite3-dev python3 \
 	tar gzip bzip2 xz-utils diffutils findutils patch git gpgv debian-archive-keyring dpkg
 NVME_PACKAGES = qemu-system-x86 busybox-static cpio kmod e2fsprogs util-linux procps sqlite3 python3 xz-utils gcc libc6-dev linux-libc-dev
-QUICK_PROGRAM_PACKAGES = bash coreutils findutils diffutils util-linux procps gcc libc6-dev sqlite3 python3 libpython3.11-testsuite redis-server libleveldb-dev vim nano
-PROGRAM_PACKAGES = $(QUICK_PROGRAM_PACKAGES) tar gzip bzip2 xz-utils cpio rsync zip unzip make binutils git python3-venv postgresql-15 librocksdb-dev fio libaio1
+PROGRAM_PACKAGES = bash coreutils findutils diffutils util-linux procps gcc libc6-dev sqlite3 python3 libpython3.11-testsuite redis-server libleveldb-dev vim nano tar gzip bzip2 xz-utils cpio rsync zip unzip make binutils git python3-venv postgresql-15 librocksdb-dev fio libaio1
 
 .PHONY: help
 help: ## this list
@@ -29,10 +28,6 @@ deps: ## what the build and the tests need from Debian, if it is missing
 deps-nvme: ## what test-nvme and bench-nvme need from Debian besides, if it is missing
 	$(call install-missing,$(NVME_PACKAGES))
 
-.PHONY: deps-quick-programs
-deps-quick-programs:
-	$(call install-missing,$(QUICK_PROGRAM_PACKAGES))
-
 .PHONY: deps-programs
 deps-programs: ## what test-programs needs from Debian besides, if it is missing: no database is made, and zlib's sources come to .build
 	@[ -e /etc/postgresql-common/createcluster.conf ] || { SUDO=; [ "$$(id -u)" = 0 ] || SUDO=sudo; $$SUDO mkdir -p /etc/postgresql-common; \
@@ -45,10 +40,10 @@ build: deps ## everything, optimised
 	swift build -c $(CONFIG)
 
 .PHONY: test
-test: build deps-nvme deps-quick-programs ## every test but the slow ones of test-programs
+test: build deps-nvme deps-programs ## every test
 	swift build -c $(CONFIG) --build-tests
 	swift test -c $(CONFIG) --skip-build
-	DASHFS=$(BUILT)/dashfs Tests/Programs/real/run --quick
+	DASHFS=$(BUILT)/dashfs Tests/Programs/real/run
 	DASHFS=$(BUILT)/dashfs Tests/Guest/run
 
 .PHONY: test-nvme
@@ -56,7 +51,7 @@ test-nvme: build deps-nvme ## of them, those of NVMe disks and VFIO in an emulat
 	DASHFS=$(BUILT)/dashfs Tests/Guest/run
 
 .PHONY: test-programs
-test-programs: build deps-programs ## real programs on DashFS, each with its own verdict
+test-programs: build deps-programs ## of them, the real programs on DashFS, each with its own verdict
 	DASHFS=$(BUILT)/dashfs Tests/Programs/real/run
 
 .PHONY: demo
