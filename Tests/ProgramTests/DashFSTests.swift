@@ -38,7 +38,7 @@ struct DashFSTests {
                         "--right-prefix", "env DASHFS=\(dashfs.path) \(programs.path)/on-dashfs \(image)",
                         "--count", "\(count * factor)", "--per-seed", "10000",
                     ] + who)
-                print(outcome.output.split(separator: "\n").last ?? "")
+                print(outcome.output.split(separator: "\n").last.map { String($0) } ?? "")
                 #expect(outcome.status == 0, "\(outcome.output)")
             }
         }
