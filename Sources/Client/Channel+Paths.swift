@@ -158,7 +158,7 @@ extension Channel {
         return completion
     }
 
-    /// getcwd(2) for an open directory: its path from the volume's root, without a terminator. ERANGE: longer than `capacity`.
+    /// Where an open file is: its path from the volume's root, without a terminator. ERANGE: longer than `capacity`; ENOENT: nowhere that is known.
     public func handlePath(_ handle: Int32, into buffer: UnsafeMutableRawPointer, capacity: Int) -> Int64 {
         var request = WireRequest(.handlePath)
         return unsafe fill(&request, at: Place(handle: handle), buffer: buffer, capacity: min(capacity, Layout.pathCapacity)).result

@@ -78,7 +78,9 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .chdir:
         if let result = PathCalls.answer(number, frame, memory) { return result }
         Report.wasTheKernels(number)
-        return leaving(dashfs_raw_syscall3(frame.number, first, 0, 0))
+        let result = dashfs_raw_syscall3(frame.number, first, 0, 0)
+        if result == -ErrorNumber.noEntry, let found = KernelLinks.retry(number, frame, memory) { return found }
+        return leaving(result)
     case .truncate where second < 0: return -ErrorNumber.invalid
     case .umask:
         Report.wasTheKernels(number)
@@ -114,7 +116,7 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
         break
     }
     if number.interest == .byDescriptor { return onDescriptor(number, frame, memory) }
-    return PathCalls.answer(number, frame, memory)
+    return PathCalls.answer(number, frame, memory) ?? KernelLinks.answer(number, frame, memory)
 }
 
 /// Calls on one descriptor that are one request.

@@ -36,7 +36,7 @@ enum Execution {
         if let result = PathCalls.answer(number, frame, memory) { return result }
         let result = kernel(number, frame, memory)
         Report.wasTheKernels(number)
-        return result
+        return result == -ErrorNumber.noEntry ? KernelLinks.retry(number, frame, memory) ?? result : result
     }
 
     /// Where a path that an escape leaves is put: it outlives every block that would have to be given up.

@@ -1,7 +1,7 @@
 // Whose is a path? Below the prefix it is ours, everything else is the kernel's.
 //
 // Decided from the text alone, as far as the kernel's part goes: "/tmp/../dash/x" is ours, and what a symbolic link of the kernel's
-// file systems means is not looked up. Inside the volume the server resolves, and hands back what leads out (`WireCompletion.escape`).
+// file systems means is looked up only where the kernel finds nothing (`KernelLinks`). Inside the volume the server resolves, and hands back what leads out (`WireCompletion.escape`).
 
 import CPreload
 import CSystem

@@ -7,7 +7,7 @@ import CPreload
 import CSystem
 
 /// Which arguments of a call are a path and the directory descriptor it starts from (nil: none, the working directory).
-private struct PathArguments {
+struct PathArguments {
     var directory: Int?
     var path: Int
     var secondDirectory: Int?
@@ -55,7 +55,7 @@ extension SystemCallFrame {
         }
     }
 
-    fileprivate mutating func setArgument(_ index: Int, _ value: Int64) {
+    mutating func setArgument(_ index: Int, _ value: Int64) {
         switch index {
         case 0: argument0 = value
         case 1: argument1 = value
@@ -164,7 +164,7 @@ enum PathCalls {
     }
 
     /// Whether an empty path means the descriptor, and whether a link at the end is followed (as far as that is known before the work).
-    private static func rules(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> (allowsEmpty: Bool, follows: Bool) {
+    static func rules(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> (allowsEmpty: Bool, follows: Bool) {
         func flags(_ value: Int64) -> (Bool, Bool) {
             let flags = UInt32(truncatingIfNeeded: value)
             return (flags & emptyPath != 0, flags & symlinkNoFollow == 0)

@@ -62,7 +62,7 @@ public enum Opcode: UInt8, Sendable, CaseIterable {
     case setflags
     /// Copies `length` bytes inside the volume: handle at `offset` (-1: own) to handle2 at `offset2` (-1: own). Result: bytes.
     case copyRange
-    /// `handle`: an open directory. Fills `buffer` with its path from the root, without a terminator. Result: bytes.
+    /// `handle`: an open file. Fills `buffer` with its path from the root, without a terminator. ENOENT: none that is known. Result: bytes.
     case handlePath
     /// `handle`, which the session `argument` holds, becomes this session's as well (`Volume.share`).
     case share

@@ -26,6 +26,47 @@ equal "from the root" "$(cd / && cat "${T#/}/p/f")" one
 equal "up and down again" "$(cd /usr/lib && cat "../..$T/p/f")" one
 equal "out by .." "$(cd q && cat "../../../../../../../..$KERNEL/outside")" three
 
+# Links of the kernel's that lead in.
+K="$KERNEL/in"
+mkdir "$K"
+ln -s "$T/p" "$K/folder"
+ln -s "$T/p/f" "$K/file"
+ln -s file "$K/chain"
+ln -s in "$KERNEL/way"
+ln -s "$T/p/made" "$K/new"
+ln -s "$T/p/none/none" "$K/lost"
+equal "a link in" "$(cat "$K/file")" one
+equal "by a chain" "$(cat "$K/chain") $(cat "$KERNEL/way/chain")" "one one"
+equal "a folder's" "$(cat "$K/folder/f") $(cat "$KERNEL/way/folder/q/../f") $(cd "$KERNEL" && cat ./way/folder/f)" "one one one"
+equal "its names" "$(ls "$K/folder/" | head -n 3 | tr '\n' ' ')$(ls "$K/folder" | wc -l)" "$(ls "$T/p" | head -n 3 | tr '\n' ' ')$(ls "$T/p" | wc -l)"
+equal "the link itself" "$(readlink "$K/folder") $(stat -c %F "$K/folder") $(stat -L -c %F "$K/folder")" "$T/p symbolic link directory"
+equal "where it leads" "$(readlink -f "$K/folder/q")" "$T/p/q"
+check "a file is made by one" bash -c 'echo four >"$1"' - "$K/new"
+equal "it is there" "$(cat "$T/p/made")" four
+refuse "what is not there" cat "$K/lost"
+refuse "nor is it behind a file" cat "$K/file/none"
+refuse "a link that is there already" mkdir "$K/lost"
+equal "a directory that is changed to" "$(cd "$K/folder/q" && /bin/pwd -P && cat ../f)" "$T/p/q
+one"
+check "a directory made there, moved and removed" bash -c 'cd "$1" && mkdir folder/d && mv folder/d folder/e && rmdir folder/e'  - "$K"
+equal "moved out of it" "$(mv "$K/folder/made" "$K/came" && cat "$K/came" && ls "$T/p/made" 2>&1 | wc -l)" "four
+1"
+printf '#!/bin/sh\necho run "$@"\n' >"$T/p/program"
+chmod 755 "$T/p/program"
+equal "a program" "$("$K/folder/program" 1) $(PATH="$K/folder:$PATH" program 2) $(env "$K/folder/program" 3)" "run 1 run 2 run 3"
+equal "by descriptor" "$(python3 -c '
+import os, sys
+above = os.open(sys.argv[1], os.O_RDONLY)
+print(os.stat("folder/f", dir_fd=above).st_size, os.access("file", os.R_OK, dir_fd=above), os.path.samefile(sys.argv[1] + "/file", sys.argv[2]))
+try:
+    os.open("file", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=above)
+except OSError as error:
+    print(error.errno)' "$K" "$T/p/f")" "4 True True
+40"
+equal "a copy of the links" "$(cp -a "$K" "$KERNEL/copy" && cat "$KERNEL/copy/file" && rm -r "$KERNEL/copy" && cat "$T/p/f")" "one
+one"
+rm "$T/p/program"
+
 equal "the directory of a forked child" "$(cd q && pwd -P)" "$T/p/q"
 equal "a program's" "$(cd q && /bin/pwd)" "$T/p/q"
 equal "a program's relative paths" "$(cd q && cat ../f)" one
