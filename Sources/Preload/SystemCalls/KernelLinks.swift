@@ -24,17 +24,27 @@ enum KernelLinks {
     @inline(never)
     static func retry(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         // What RESOLVE_* says of links is the kernel's to say.
-        guard number != .openat2, let arguments = PathArguments(number), let first = Scratch(), let second = Scratch() else { return nil }
+        guard number != .openat2, let arguments = PathArguments(number) else { return nil }
+        if Execution.isExec(number) { return retryExec(number, frame, arguments, memory) }
+        guard let first = Scratch(), let second = Scratch() else { return nil }
         var call = frame
-        // An exec's path has to outlive every block that would have to be given up.
-        let text = unsafe Execution.isExec(number) ? Execution.pathRoom : first.base + 2 * room
-        guard let text = unsafe text else { return nil }
         let follows = PathCalls.rules(number, frame).follows && arguments.secondPath == nil
-        var isOurs = unsafe lead(&call, arguments.directory, arguments.path, follows: follows, first.base, text, memory)
+        var isOurs = unsafe lead(&call, arguments.directory, arguments.path, follows: follows, first.base, first.base + 2 * room, memory)
         if let path = arguments.secondPath, unsafe lead(&call, arguments.secondDirectory, path, follows: false, second.base, second.base + 2 * room, memory) {
             isOurs = true
         }
         return isOurs ? PathCalls.answer(number, call, memory) : nil
+    }
+
+    /// One that succeeds does not come back to give a block up.
+    private static func retryExec(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ arguments: PathArguments, _ memory: ProgramMemory) -> Int64? {
+        guard let text = unsafe Execution.pathRoom else { return nil }
+        var call = frame
+        func lead() -> Bool {
+            guard let block = Scratch() else { return false }
+            return unsafe self.lead(&call, arguments.directory, arguments.path, follows: PathCalls.rules(number, frame).follows, block.base, text, memory)
+        }
+        return lead() ? PathCalls.answer(number, call, memory) : nil
     }
 
     /// Makes one path of the call, where it leads to the volume, an absolute one, in `text`. `block`: room for two texts.
