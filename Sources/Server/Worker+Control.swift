@@ -18,25 +18,27 @@ extension Worker {
     static let statisticsInterval: UInt64 = 20_000_000
 
     func handleControl() {
+        forEachControlEvent { data, events in
+            switch EventTag.kind(data) {
+            case EventTag.listener: acceptSome()
+            case EventTag.signal, EventTag.stop: attention.stop()
+            case EventTag.death:
+                if let session = unsafe session(data) { unsafe endSession(session, reason: "the client process died") }
+            case EventTag.socket:
+                if let session = unsafe session(data) { unsafe receive(session, events: events) }
+            default: break
+            }
+        }
+        attention.clear()
+    }
+
+    private func forEachControlEvent(_ body: (_ data: UInt64, _ events: UInt32) -> Void) {
         unsafe withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 64) { list in
             guard let first = list.baseAddress else { return }
             let count = unsafe dashfs_sys_epoll_wait(control.events, first, 64, 0)
             guard count > 0 else { return }
-            for position in 0..<count {
-                let data = unsafe dashfs_epoll_data(first + position)
-                switch EventTag.kind(data) {
-                case EventTag.listener: acceptSome()
-                case EventTag.signal, EventTag.stop: attention.stop()
-                case EventTag.death:
-                    if let session = unsafe session(data) { unsafe endSession(session, reason: "the client process died") }
-                case EventTag.socket:
-                    guard let session = unsafe session(data) else { continue }
-                    unsafe receive(session, events: dashfs_epoll_events(first + position))
-                default: break
-                }
-            }
+            for position in 0..<count { unsafe body(dashfs_epoll_data(first + position), dashfs_epoll_events(first + position)) }
         }
-        attention.clear()
     }
 
     /// Ends the sessions of processes that have died, and those that nobody holds any more, before somebody is told that they have a lock: who has waited for a process's end finds its locks
@@ -44,19 +46,11 @@ extension Worker {
     @inline(never)
     func endWhoHasDied() -> Bool {
         var any = false
-        unsafe withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 64) { list in
-            guard let first = list.baseAddress else { return }
-            let count = unsafe dashfs_sys_epoll_wait(control.events, first, 64, 0)
-            guard count > 0 else { return }
-            for position in 0..<count {
-                let data = unsafe dashfs_epoll_data(first + position)
-                let kind = EventTag.kind(data)
-                let hangup = UInt32(dashfs_epoll_hangup)
-                let isOver = unsafe kind == EventTag.death || kind == EventTag.socket && dashfs_epoll_events(first + position) & hangup != 0
-                guard isOver, let session = unsafe session(data) else { continue }
-                unsafe endSession(session, reason: "its process has died")
-                any = true
-            }
+        forEachControlEvent { data, events in
+            let kind = EventTag.kind(data)
+            guard kind == EventTag.death || kind == EventTag.socket && events & UInt32(dashfs_epoll_hangup) != 0, let session = unsafe session(data) else { return }
+            unsafe endSession(session, reason: "its process has died")
+            any = true
         }
         return any
     }

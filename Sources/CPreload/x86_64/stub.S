@@ -59,6 +59,24 @@ dashfs_slots:
     .cfi_endproc
     .size dashfs_slots, . - dashfs_slots
 
+    // Goes to `ours` where the call of this number, on this first argument, may be ours, and else on behind it. Changes `scratch` and `copy`.
+    .macro look_up number, argument32, scratch, scratch32, copy, copy32, ours, others
+    cmpq $DASHFS_NUMBER_LIMIT, \number
+    jae \others
+    leaq dashfs_number_class(%rip), \scratch
+    movzbl (\scratch,\number), \scratch32
+    testl \scratch32, \scratch32
+    jz \others
+    cmpl $1, \scratch32
+    jne \ours
+    movl \argument32, \copy32
+    cmpl $DASHFS_HINT_LIMIT, \copy32
+    jae \ours
+    leaq dashfs_descriptor_hints(%rip), \scratch
+    cmpb $0, (\scratch,\copy)
+    jne \ours
+    .endm
+
     .text
     .p2align 6
     .globl dashfs_stub_enter
@@ -67,20 +85,7 @@ dashfs_slots:
 dashfs_stub_enter:
     .cfi_startproc
     // rcx and r11 are free here: the syscall would overwrite them.
-    cmpq $DASHFS_NUMBER_LIMIT, %rax
-    jae .Lnot_ours
-    leaq dashfs_number_class(%rip), %rcx
-    movzbl (%rcx,%rax), %ecx
-    testl %ecx, %ecx
-    jz .Lnot_ours
-    cmpl $1, %ecx
-    jne .Lcandidate
-    movl %edi, %r11d
-    cmpl $DASHFS_HINT_LIMIT, %r11d
-    jae .Lcandidate
-    leaq dashfs_descriptor_hints(%rip), %rcx
-    cmpb $0, (%rcx,%r11)
-    jne .Lcandidate
+    look_up %rax, %edi, %rcx, %ecx, %r11, %r11d, .Lcandidate, .Lnot_ours
 .Lnot_ours:
     clc
     ret
@@ -190,20 +195,7 @@ dashfs_cancellable_call:
     .cfi_startproc
     testb $DASHFS_CANCELED_BIT, (%rdi)
     jne .Loriginal
-    cmpq $DASHFS_NUMBER_LIMIT, %rsi
-    jae .Loriginal
-    leaq dashfs_number_class(%rip), %rax
-    movzbl (%rax,%rsi), %eax
-    testl %eax, %eax
-    jz .Loriginal
-    cmpl $1, %eax
-    jne .Lours_perhaps
-    movl %edx, %r10d
-    cmpl $DASHFS_HINT_LIMIT, %r10d
-    jae .Lours_perhaps
-    leaq dashfs_descriptor_hints(%rip), %rax
-    cmpb $0, (%rax,%r10)
-    jne .Lours_perhaps
+    look_up %rsi, %edx, %rax, %eax, %r10, %r10d, .Lours_perhaps, .Loriginal
 .Loriginal:
     jmpq *%r11
 
