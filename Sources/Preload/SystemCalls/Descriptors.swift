@@ -58,6 +58,11 @@ enum Descriptors {
         unsafe dashfs_store32_release(dashfs_entry(UInt32(descriptor)), 0)
     }
 
+    static func closeOwn(_ descriptor: Int32) {
+        unreserve(descriptor)
+        _ = dashfs_sys_close(descriptor)
+    }
+
     /// Keeps the description of a descriptor of ours alive until `release`. nil: it is not ours.
     @inline(__always)
     static func pin(_ descriptor: Int64) -> Description? {

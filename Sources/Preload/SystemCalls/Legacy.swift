@@ -33,8 +33,7 @@ enum Legacy {
     /// A session has it now.
     static func spend() {
         guard isThere else { return }
-        Descriptors.unreserve(socket)
-        _ = dashfs_sys_close(socket)
+        Descriptors.closeOwn(socket)
         unsafe (key0, key1) = (0, 0)
         unsafe connection = -1
     }

@@ -118,10 +118,7 @@ enum PassedDescriptors {
         }
         // A handler that leaves this call for ever leaves the connections behind.
         let result = problem == 0 ? header.call(.sendmsg, socket, flags) : problem
-        for index in 0..<count {
-            unsafe Descriptors.unreserve(sockets[index])
-            _ = unsafe dashfs_sys_close(sockets[index])
-        }
+        for index in 0..<count { unsafe Descriptors.closeOwn(sockets[index]) }
         return result
     }
 

@@ -62,7 +62,7 @@ enum Processes {
             return 0
         }
         Report.wasTheKernels(number)
-        if let bundle { drop(bundle.socket) }
+        if let bundle { Descriptors.closeOwn(bundle.socket) }
         return child
     }
 
@@ -75,11 +75,6 @@ enum Processes {
         return bundle
     }
 
-    private static func drop(_ socket: Int32) {
-        Descriptors.unreserve(socket)
-        _ = dashfs_sys_close(socket)
-    }
-
     /// A child that begins on a stack of its own (clone(2) with one) does not come back to where the call was made, so the kernel makes it. What the child inherits by is left here, where
     /// the child's first call finds it in its copy; the parent's next call of the same thread lets go of it.
     enum Awaited {
@@ -90,7 +85,7 @@ enum Processes {
         @inline(__always) static var isThere: Bool { unsafe thread != 0 }
 
         fileprivate static func set(_ bundle: (socket: Int32, key: (UInt64, UInt64))) {
-            if isThere { unsafe drop(connection) }
+            if isThere { unsafe Descriptors.closeOwn(connection) }
             unsafe connection = bundle.socket
             unsafe key = bundle.key
             unsafe thread = own
@@ -103,7 +98,7 @@ enum Processes {
                 unsafe Legacy.set(key, socket: connection, .bundle)
             } else if unsafe thread == own {
                 unsafe thread = 0
-                unsafe drop(connection)
+                unsafe Descriptors.closeOwn(connection)
             }
         }
 
