@@ -4,7 +4,7 @@
 // Runs once, before any other initialiser (`-z initfirst`), so on the only thread. Until it ends nothing of libc has been
 // initialised: not `environ`, not malloc. It calls no function of libc but dl_iterate_phdr.
 // (The other instance that some programs have runs it earlier still: `EarlyInstance`.)
-// Either every site of the table is rewritten or none is.
+// Either every site of the table is rewritten or none is; then calls are caught otherwise, or the program ends (`Mechanism`).
 
 import CPreload
 import CSystem
@@ -26,7 +26,7 @@ private func start(_ count: Int32, _ arguments: Strings, _ variables: Strings) {
     }
     Probe.start(environment)
     Configuration.start(environment)
-    if let problem = Patcher.rewriteCallSites(environment.value("DASHFS_SITES")) {
+    if let problem = Mechanism.start(environment, rewriting: { Patcher.rewriteCallSites(environment.value("DASHFS_SITES")) }) {
         problem.report()
         // Going on would send the program's calls on our paths to the kernel, silently.
         exitImmediately(126)

@@ -3,7 +3,7 @@
 import CPreload
 import CSystem
 
-/// Why the call sites could not be rewritten.
+/// Why the program's calls cannot be caught.
 enum Problem {
     case noTable
     case unreadableTable(ProgramString)
@@ -14,8 +14,25 @@ enum Problem {
     case outOfReach
     case threadsRunning
     case writeProtected(errno: Int64)
+    case partlyWritten(errno: Int64)
+    case unknownMechanism(ProgramString)
+    case noDispatch(errno: Int64)
 
-    func report() {
+    /// Nothing has been changed, so that another mechanism may do.
+    var leavesChoice: Bool {
+        switch self {
+        case .noTable, .threadsRunning, .partlyWritten, .unknownMechanism, .noDispatch: false
+        default: true
+        }
+    }
+
+    /// The program ends.
+    func report() { say(". DASHFS_UNPATCHED=1 runs it without DashFS\n") }
+
+    /// It goes on, by the slower mechanism.
+    func warn() { say(". Its calls are caught by signals instead, which costs some 3 us for each; `dashfs run --intercept=dispatch` does not say so, --intercept=rewrite refuses\n") }
+
+    private func say(_ ending: StaticString) {
         var line = Line()
         line.append("dashfs: ")
         switch self {
@@ -49,8 +66,19 @@ enum Problem {
             line.append("this system does not let a process change its own code (error ")
             line.append(number: errno)
             line.append("); see `dashfs doctor`")
+        case .partlyWritten(let errno):
+            line.append("this system has let a process change a part of its own code only (error ")
+            line.append(number: errno)
+            line.append("); try `dashfs run --intercept=dispatch`")
+        case .unknownMechanism(let value):
+            line.append("DASHFS_INTERCEPT is rewrite, dispatch or auto, not ")
+            line.append(value)
+        case .noDispatch(let errno):
+            line.append("this system has no syscall user dispatch (Linux 5.11; error ")
+            line.append(number: errno)
+            line.append("), so calls cannot be caught by signals; see `dashfs doctor`")
         }
-        line.append(". DASHFS_UNPATCHED=1 runs it without DashFS\n")
+        line.append(ending)
         line.write()
     }
 }

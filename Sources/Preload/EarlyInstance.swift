@@ -35,7 +35,9 @@ enum EarlyInstance {
     private static func rewrite(at address: UInt64) {
         guard let path = unsafe table, unsafe loader == 0 else { return }
         unsafe loader = address
-        unsafe stop(on: Patcher.changeLoader(at: address, ProgramString(path), restoring: false))
+        let environment = unsafe Environment(variables)
+        // The other instance says it.
+        stop(on: Mechanism.start(environment, quietly: true, rewriting: { unsafe Patcher.changeLoader(at: address, ProgramString(path), restoring: false) }))
     }
 
     /// An object of the program's namespace. The first, before any is loaded, are the program, by whose cookie the namespace is known, and ld.so, which alone has a name.
@@ -86,7 +88,11 @@ enum EarlyInstance {
     private static func end() {
         guard let path = unsafe table else { return }
         unsafe table = nil
-        unsafe stop(on: Patcher.changeLoader(at: loader, ProgramString(path), restoring: true))
+        if Dispatch.isOn {
+            Dispatch.stop()
+        } else {
+            unsafe stop(on: Patcher.changeLoader(at: loader, ProgramString(path), restoring: true))
+        }
         Connection.end()
     }
 

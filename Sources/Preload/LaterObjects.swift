@@ -18,8 +18,8 @@ enum LaterObjects {
     /// After mmap(2) or munmap(2).
     @inline(__always)
     static func mapsHaveChanged(_ number: SystemCallNumber, _ frame: SystemCallFrame) {
-        // What the early instance sees is the other one's to rewrite.
-        if EarlyInstance.isAuditor { return }
+        // What the early instance sees is the other one's to rewrite; where calls are handed back nothing is.
+        if EarlyInstance.isAuditor || Dispatch.isOn { return }
         if number == .mmap {
             wasMapped(frame, frame.result)
         } else if frame.result == 0 {

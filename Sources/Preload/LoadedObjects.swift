@@ -44,8 +44,8 @@ extension LoadedObject {
         if pieces != 1 { code = 0..<0 }
     }
 
-    /// ld.so, which is at `address`: its file's first page is there, and that has the headers. elf(5), Elf64_Ehdr.
-    init(loaderAt address: UInt64) {
+    /// ld.so or this library, which is at `address`: its file's first page is there, and that has the headers. elf(5), Elf64_Ehdr.
+    init(headerAt address: UInt64) {
         guard let header = unsafe UnsafeRawPointer(bitPattern: UInt(address)) else {
             self.init()
             return

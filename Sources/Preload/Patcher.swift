@@ -11,7 +11,6 @@ enum Patcher {
     /// Nil when every site of the C library and its loader has been rewritten.
     static func rewriteCallSites(_ path: ProgramString?) -> Problem? {
         guard let path else { return .noTable }
-        if dashfs_threads_have_run() { return .threadsRunning }
         guard TableDirectory.start(path) else { return .unreadableTable(path) }
         var system = SystemObjects()
         unsafe LoadedObject.visit(&system) { object, _, system in
@@ -21,7 +20,6 @@ enum Patcher {
         if system.isDamaged { return .damagedTable(path) }
         guard system.areFound else { return TableDirectory.exists ? .otherLibrary(path) : .unreadableTable(path) }
         guard system.haveExpectedBytes else { return .otherBytes(path) }
-        showInterest()
         var others = OtherObjects(CodeWriter(rehearsingOn: Slots.unusedPage), settled: system.settled)
         guard others.writer.isUsable else { return .writeProtected(errno: others.writer.failure) }
         if let failure = system.rewrite(&others.writer) { return problem(failure, path, others.writer) }
@@ -35,7 +33,7 @@ enum Patcher {
     /// ld.so alone, which is loaded at `address` (`EarlyInstance`): its sites are rewritten, or put back to what they were.
     static func changeLoader(at address: UInt64, _ path: ProgramString, restoring: Bool) -> Problem? {
         guard restoring || TableDirectory.start(path) else { return .unreadableTable(path) }
-        let loaded = LoadedObject(loaderAt: address)
+        let loaded = LoadedObject(headerAt: address)
         guard let identity = loaded.identity, var table = TableDirectory.table(identity) else {
             return TableDirectory.exists ? .otherLibrary(path) : .unreadableTable(path)
         }
@@ -45,22 +43,14 @@ enum Patcher {
         guard writer.isUsable else { return .writeProtected(errno: writer.failure) }
         if restoring { return loader.restore(&writer).flatMap { problem($0, path, writer) } }
         guard loader.hasExpectedBytes else { return .otherBytes(path) }
-        showInterest()
         return (loader.prepare(&writer) ?? loader.activate(&writer)).flatMap { problem($0, path, writer) }
-    }
-
-    private static func showInterest() {
-        for value in 0..<Int64(DASHFS_NUMBER_LIMIT) {
-            guard let number = SystemCallNumber(rawValue: value) else { continue }
-            dashfs_set_number_class(UInt32(value), number.interest.rawValue)
-        }
     }
 
     private static func problem(_ failure: RewrittenObject.Failure, _ path: ProgramString, _ writer: borrowing CodeWriter) -> Problem {
         switch failure {
         case .noSlots: .tooManySites(path)
         case .outOfReach: .outOfReach
-        case .notWritten: .writeProtected(errno: writer.failure)
+        case .notWritten: .partlyWritten(errno: writer.failure)
         }
     }
 }

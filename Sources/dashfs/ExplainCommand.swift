@@ -11,7 +11,7 @@ struct ExplainCommand: ParsableCommand {
         discussion: """
             Looks at the program and the shared objects it starts with: whether it is static or setuid, which interpreter a script has,
             whether the C library is one that is supported, and which objects make system calls of their own that cannot be rewritten
-            (`dashfs doctor --intercept` lists all). What a program loads or starts while it runs is not seen: `dashfs run --report` tells.
+            (`dashfs doctor --intercept` lists all; `dashfs run --intercept=dispatch` catches them too, slower). What a program loads or starts while it runs is not seen: `dashfs run --report` tells.
 
             EXAMPLES
               dashfs explain git

@@ -38,6 +38,11 @@ struct RunCommand: ParsableCommand {
     @Flag(name: .customLong("no-io-uring"), help: "Make io_uring_setup fail (ENOSYS), so that programs use calls that the volume can answer.")
     var withoutRings = false
 
+    @Option(help: ArgumentHelp(
+        "How calls are caught: rewrite (their code, in memory), dispatch (the kernel hands each back by a signal, some 3 us each), auto (the second where the first cannot be; this is usual).",
+        valueName: "how"))
+    var intercept: InterceptionMechanism?
+
     @Flag(help: "At the end, say on standard error how many calls DashFS and the kernel answered.")
     var report = false
 
@@ -55,7 +60,7 @@ struct RunCommand: ParsableCommand {
     }
 
     func run() throws {
-        var environment = try Preloading.environment(prefix: at, command: command)
+        var environment = try Preloading.environment(prefix: at, command: command, intercept: intercept)
         environment["DASHFS_TIMEOUT"] = "\(timeout)"
         if withoutRings { environment["DASHFS_NO_IO_URING"] = "1" }
         let counts = report ? try CallReport() : nil
@@ -94,7 +99,9 @@ struct RunCommand: ParsableCommand {
 
 /// What a program needs in its environment to reach the volume.
 enum Preloading {
-    static func environment(prefix: String, command: [String] = []) throws(Failure) -> ProcessEnvironment {
+    static func environment(
+        prefix: String, command: [String] = [], intercept chosen: InterceptionMechanism? = nil
+    ) throws(Failure) -> ProcessEnvironment {
         var environment = ProcessEnvironment()
         let library = try Places.preloadLibrary()
         let others = environment["LD_PRELOAD"].map { $0.split { $0 == ":" || $0 == " " }.map(String.init).filter { $0 != library } } ?? []
@@ -102,6 +109,10 @@ enum Preloading {
         environment["DASHFS_PREFIX"] = prefix
         let tables = SiteTableCache(Places.cacheDirectory)
         environment[SiteTableCache.environmentName] = tables.directory
+        let name = InterceptionMechanism.environmentName
+        let intercept = chosen ?? environment[name].flatMap(InterceptionMechanism.init) ?? .auto
+        if chosen != nil { environment[name] = intercept.rawValue }
+        if intercept == .dispatch { return environment }
         do throws(InterceptionError) {
             try tables.prepareSystem()
             tables.prepareLibraries()
@@ -110,7 +121,9 @@ enum Preloading {
                     program: program, arguments: Array(command.dropFirst()), libraryPath: environment["LD_LIBRARY_PATH"], find: Places.program)
             }
         } catch {
-            throw Failure(error)
+            guard intercept == .auto else { throw Failure(error) }
+            // The program says at its start that its calls are caught otherwise, or ends.
+            Terminal.error("dashfs: \(error.description)")
         }
         return environment
     }
@@ -120,4 +133,11 @@ enum Preloading {
         let connection = try ControlConnection(socket)
         connection.close()
     }
+}
+
+/// How the preloaded library catches calls (docs/INTERCEPTION.md).
+enum InterceptionMechanism: String, ExpressibleByArgument, CaseIterable {
+    case auto, rewrite, dispatch
+
+    static let environmentName = "DASHFS_INTERCEPT"
 }

@@ -166,7 +166,7 @@ import Testing
     func refusesWithoutTable() throws {
         let workshop = try Workshop()
         try expectRefusal(["LD_PRELOAD": Workshop.library], "DASHFS_SITES is not set", workshop)
-        try expectRefusal(["LD_PRELOAD": Workshop.library, "DASHFS_SITES": "/absent"], "cannot read", workshop)
+        try expectRefusal(["LD_PRELOAD": Workshop.library, "DASHFS_SITES": "/absent", "DASHFS_INTERCEPT": "rewrite"], "cannot read", workshop)
     }
 
     @Test("A damaged table, whatever byte is changed or wherever it is cut", arguments: [0, 1])

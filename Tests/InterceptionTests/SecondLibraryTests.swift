@@ -5,7 +5,7 @@ import Interception
 import Testing
 
 /// Where the libraries of Debian 13's libc6 are.
-private let debian13: Result<String, any Error> = Result {
+let debian13: Result<String, any Error> = Result {
     let sources = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
     let place = sources.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent(".build/debian").path
     let printed = try Workshop().output([sources.appendingPathComponent("debian-library").path, "trixie", "libc6", place])

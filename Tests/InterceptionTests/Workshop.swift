@@ -94,8 +94,8 @@ final class Workshop {
     }
 
     /// What `dashfs run` puts into the environment, and the probe.
-    func preloaded(probe: Bool = true) throws -> [String: String] {
-        var variables = ["LD_PRELOAD": Self.library, SiteTableCache.environmentName: try tables().directory]
+    func preloaded(probe: Bool = true, intercept: String = "rewrite") throws -> [String: String] {
+        var variables = ["LD_PRELOAD": Self.library, SiteTableCache.environmentName: try tables().directory, "DASHFS_INTERCEPT": intercept]
         if probe { variables["DASHFS_PROBE"] = "1" }
         return variables
     }

@@ -70,6 +70,18 @@ struct DashFSTests {
         }
     }
 
+    @Test("And where calls are caught by dispatch")
+    func familiesByDispatch() throws {
+        try withScratch { here in
+            let image = here.path + "/volume.img"
+            let outcome = try run(
+                programs.appendingPathComponent("run-families").path,
+                ["/dash", "--setup", "\(dashfs.path) format \(image) --size 1G", "--", dashfs.path, "run", "--intercept", "dispatch", "--image", image, "--"])
+            #expect(outcome.status == 0, "\(outcome.output)")
+            #expect(try run(dashfs.path, ["check", image]).status == 0)
+        }
+    }
+
     /// Debian 13's, as `ld.so --library-path DIR program`; the shell around it runs on this machine's.
     @Test("Families pass on another C library, too, and a wait for a lock can be cancelled on both")
     func otherLibrary() throws {
@@ -136,15 +148,15 @@ struct DashFSTests {
         }
     }
 
-    @Test("Hundreds of threads, signals in their midst, and threads that end in the middle of a call leave nothing behind")
-    func threads() throws {
+    @Test("Hundreds of threads, signals in their midst, and threads that end in the middle of a call leave nothing behind", arguments: [("rewrite", 1500), ("dispatch", 400)])
+    func threads(_ intercept: String, _ rounds: Int) throws {
         try withScratch { here in
             let threads = try here.compile("threads", ["threads.c"])
             let beside = try run(threads, [try here.directory("kernel"), "256", "400"])
             #expect(beside.status == 0, "\(beside.output)")
             let image = here.path + "/volume.img"
             #expect(try run(dashfs.path, ["format", image, "--size", "256M"]).status == 0)
-            let outcome = try run(dashfs.path, ["run", "--image", image, "--", threads, "/dash", "256", "\(1500 * factor)"])
+            let outcome = try run(dashfs.path, ["run", "--intercept", intercept, "--image", image, "--", threads, "/dash", "256", "\(rounds * factor)"])
             #expect(outcome.status == 0 && outcome.output.contains("PASS threads"), "\(outcome.output)")
             let check = try run(dashfs.path, ["check", image])
             #expect(check.status == 0, "\(check.output)")

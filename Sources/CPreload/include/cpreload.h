@@ -14,6 +14,7 @@
 #define DASHFS_HIDDEN __attribute__((visibility("hidden")))
 
 #include "cpreload_signals.h"
+#include "cpreload_dispatch.h"
 
 // MARK: slots (stub.S; the layout is drawn there and known to Sources/Preload/Slots.swift)
 
@@ -63,6 +64,7 @@ extern DASHFS_HIDDEN uint8_t dashfs_descriptor_hints[DASHFS_HINT_LIMIT];
 static inline void dashfs_set_number_class(uint32_t number, uint8_t value) {
     if (number < DASHFS_NUMBER_LIMIT) dashfs_number_class[number] = value;
 }
+static inline uint8_t dashfs_number_class_of(uint32_t number) { return number < DASHFS_NUMBER_LIMIT ? dashfs_number_class[number] : 0; }
 static inline void dashfs_set_descriptor_hint(uint32_t descriptor, uint8_t value) {
     if (descriptor < DASHFS_HINT_LIMIT) __atomic_store_n(&dashfs_descriptor_hints[descriptor], value, __ATOMIC_RELEASE);
 }

@@ -14,5 +14,8 @@
 #define DASHFS_NUMBER_LIMIT 512
 /// Descriptors at and above this one always count as hinted.
 #define DASHFS_HINT_LIMIT 65536
+/// Dispatch: how many children may share one thread's memory inside one another, and the size of the code that makes them.
+#define DASHFS_DISPATCH_LEVELS 4
+#define DASHFS_DISPATCH_STUB_SIZE 256
 
 #endif

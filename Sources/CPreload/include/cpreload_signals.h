@@ -33,14 +33,19 @@ struct dashfs_kernel_action {
     uint64_t mask;
 };
 
-enum { DASHFS_SIGNALS = 65 };
+enum {
+    DASHFS_SIGNALS = 65,
+    /// By which the C library cancels threads.
+    DASHFS_SIGCANCEL = 32,
+};
 
 extern DASHFS_HIDDEN __thread __attribute__((tls_model("initial-exec"))) struct dashfs_signal_thread dashfs_signals_of_thread;
 extern DASHFS_HIDDEN struct dashfs_signal_action dashfs_signal_actions[DASHFS_SIGNALS];
 
 static inline struct dashfs_signal_action *_Nonnull dashfs_signal_action_of(uint32_t number) { return &dashfs_signal_actions[number % DASHFS_SIGNALS]; }
 
-/// The address of the function that the kernel calls in place of the program's.
+void dashfs_signals_entry(int number, siginfo_t *_Nonnull info, void *_Nonnull context) DASHFS_HIDDEN;
+/// The address of that function, which the kernel calls in place of the program's.
 uint64_t dashfs_signal_entry_address(void) DASHFS_HIDDEN;
 
 /// From here on signals wait. What it returns is for `dashfs_signals_let_in`: 0, or that of a call in whose midst this one is made, by the handler of a fault. Calls further up the

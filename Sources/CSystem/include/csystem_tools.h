@@ -40,6 +40,11 @@ static inline int dashfs_uring_refusal(void) {
     return 0;
 }
 
+/// The errno with which the kernel refuses to hand system calls back (Linux 5.11), or 0. To turn it off, which it is, changes nothing.
+static inline int dashfs_dispatch_refusal(void) {
+    return (int)-dashfs_sys_call(SYS_prctl, 59 /* PR_SET_SYSCALL_USER_DISPATCH */, 0, 0, 0, 0, 0);
+}
+
 /// Whether a program file gives capabilities (capabilities(7), "File capabilities").
 static inline _Bool dashfs_gives_capabilities(const char *_Nonnull path) {
     return dashfs_sys_call(SYS_getxattr, (long)path, (long)"security.capability", 0, 0, 0, 0) > 0;

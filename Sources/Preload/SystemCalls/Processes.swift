@@ -8,36 +8,26 @@ import CPreload
 import CSystem
 
 enum Processes {
-    private static let sharesMemory: UInt64 = 0x100
+    static func areMade(by number: Int64) -> Bool {
+        number == SystemCallNumber.clone.rawValue || number == SystemCallNumber.fork.rawValue || number == SystemCallNumber.vfork.rawValue
+            || number == SystemCallNumber.clone3.rawValue
+    }
+
     private static let isThread: UInt64 = 0x10000
     private static let sharesDescriptors: UInt64 = 0x400
 
     /// The result in parent or child, or nil: the kernel makes the call.
     static func clone(_ number: SystemCallNumber, _ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
-        // Flags, and the child's stack: 0 where it goes on with a copy of the caller's.
-        var words = (UInt64(0), UInt64(0))
-        switch number {
-        case .clone: words = (UInt64(bitPattern: frame.argument0), UInt64(bitPattern: frame.argument1))
-        case .vfork: words = (sharesMemory, 0)
-        case .clone3:
-            // struct clone_args: the flags first, the stack at 40. Where it cannot be read the kernel says so.
-            var arguments = InlineArray<6, UInt64>(repeating: 0)
-            let read = unsafe withUnsafeMutableBytes(of: &arguments) { bytes in
-                guard let base = bytes.baseAddress else { return false }
-                return unsafe memory.copyIn(base, from: UInt64(bitPattern: frame.argument0), count: 48)
-            }
-            guard read else { return nil }
-            words = (arguments[0], arguments[5])
-        default: break
-        }
-        if words.0 & isThread != 0 { return nil }
-        if words.0 & sharesMemory != 0 {
+        // Where it cannot be read the kernel says so.
+        guard let arguments = CloneArguments(frame, memory) else { return nil }
+        if arguments.flags & isThread != 0 { return nil }
+        if arguments.sharesMemory {
             willLend()
             return nil
         }
         guard !Connection.isBorrowed, Connection.existing != nil || Legacy.isThere && Legacy.kind == .session else { return nil }
-        if words.1 == 0 { return fork(number, frame) }
-        if words.0 & sharesDescriptors == 0, let bundle = bundleForChild() { Awaited.set(bundle) }
+        if arguments.stack == 0 { return fork(number, frame) }
+        if arguments.flags & sharesDescriptors == 0, let bundle = bundleForChild() { Awaited.set(bundle) }
         return nil
     }
 
@@ -103,5 +93,34 @@ enum Processes {
         }
 
         private static var own: UInt32 { UInt32(truncatingIfNeeded: dashfs_raw_syscall3(OwnCall.gettid, 0, 0, 0)) }
+    }
+}
+
+/// What kind of child a call asks for.
+struct CloneArguments {
+    /// CLONE_…, <linux/sched.h>.
+    private(set) var flags: UInt64 = 0
+    /// The end of the child's stack, from where it grows down; 0: it goes on with its parent's, or a copy of it.
+    private(set) var stack: UInt64 = 0
+
+    var sharesMemory: Bool { flags & Self.sharingMemory != 0 }
+    private static let sharingMemory: UInt64 = 0x100
+
+    /// nil: they are not readable.
+    init?(_ frame: SystemCallFrame, _ memory: ProgramMemory) {
+        switch frame.number {
+        case SystemCallNumber.clone.rawValue: (flags, stack) = (UInt64(bitPattern: frame.argument0), UInt64(bitPattern: frame.argument1))
+        case SystemCallNumber.vfork.rawValue: flags = Self.sharingMemory
+        case SystemCallNumber.clone3.rawValue:
+            // struct clone_args: the flags first, the stack and its size at 40.
+            var words = InlineArray<7, UInt64>(repeating: 0)
+            let isRead = unsafe withUnsafeMutableBytes(of: &words) { bytes in
+                guard let base = bytes.baseAddress else { return false }
+                return unsafe memory.copyIn(base, from: UInt64(bitPattern: frame.argument0), count: 56)
+            }
+            guard isRead else { return nil }
+            (flags, stack) = (words[0], words[5] == 0 ? 0 : words[5] &+ words[6])
+        default: break
+        }
     }
 }

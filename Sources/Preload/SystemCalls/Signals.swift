@@ -23,6 +23,10 @@ enum Signals {
         Report.wasTheKernels(.rt_sigaction)
         let row = unsafe dashfs_signal_action_of(UInt32(truncatingIfNeeded: number))
         let before = unsafe row.pointee
+        if Dispatch.isOn {
+            if number == Dispatch.signal { return unsafe keep(frame, new, before, row, memory) }
+            if new.handler > 1 { Dispatch.prepare(&new) }
+        }
         let isOurs = frame.argument1 != 0 && new.handler > 1 && !Connection.isBorrowed
         if isOurs {
             // First: it may be called from the moment on that the kernel knows.
@@ -46,6 +50,18 @@ enum Signals {
         }
         if frame.argument2 != 0 { _ = unsafe withUnsafePointer(to: old) { unsafe memory.copyOut($0, to: UInt64(bitPattern: frame.argument2), count: bytes) } }
         return result
+    }
+
+    /// The signal by which calls are handed back: what the program wants of it is for those of others (a filter's, kill(2)).
+    private static func keep(
+        _ frame: SystemCallFrame, _ new: dashfs_kernel_action, _ before: dashfs_signal_action, _ row: UnsafeMutablePointer<dashfs_signal_action>, _ memory: ProgramMemory
+    ) -> Int64 {
+        if frame.argument1 != 0, !Connection.isBorrowed { unsafe row.pointee = dashfs_signal_action(handler: new.handler, flags: new.flags) }
+        if frame.argument2 != 0 {
+            let old = dashfs_kernel_action(handler: before.handler, flags: before.flags, restorer: 0, mask: 0)
+            _ = unsafe withUnsafePointer(to: old) { unsafe memory.copyOut($0, to: UInt64(bitPattern: frame.argument2), count: MemoryLayout<dashfs_kernel_action>.size) }
+        }
+        return 0
     }
 
     /// Waits for a descriptor of the kernel's, until a handler is to run: EINTR, which `dashfs_system_call` takes back where the handler does not want it. nil: it is ready.

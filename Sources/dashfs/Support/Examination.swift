@@ -35,7 +35,7 @@ enum Examination {
     static func all(directory: String) -> [Result] {
         [
             kernel(), processors(), memory(), lockedMemory(), hugePages(), uring(), descriptors(), permissions(), directIO(directory), nvme(), socketPlace(), library(),
-            codeWriting(), hardening(), siteTable(),
+            codeWriting(), hardening(), siteTable(), dispatch(),
         ]
     }
 
@@ -188,7 +188,7 @@ enum Examination {
     private static func hardening() -> Result {
         if SmallFile.text("/sys/fs/selinux/enforce")?.first == "1" {
             return Result(
-                "hardening", .limits, "SELinux is enforcing: where it denies execmod, programs under `dashfs run` end with status 126",
+                "hardening", .limits, "SELinux is enforcing: where it denies execmod and /proc/self/mem, calls are caught by signals, some 3 us each",
                 "setsebool -P selinuxuser_execmod 1")
         }
         let seccomp = SmallFile.text("/proc/self/status")?.split(separator: "\n").first { $0.hasPrefix("Seccomp:") }
@@ -210,15 +210,26 @@ enum Examination {
                     case .leftAlone, .throughCallers: break
                     case .impossible(let reason):
                         return Result(
-                            "call sites", .stops, "\(object.path) at 0x\(String(site.address, radix: 16)): \(reason)",
+                            "call sites", withoutSites, "\(object.path) at 0x\(String(site.address, radix: 16)): \(reason)",
                             "report this C library (build \(object.identity.text)); the DashFS and C libraries work without interception")
                     }
                 }
             }
             return Result("call sites", .good, "\(rewritten) of \(total) in the C library and its loader are about files, and all of them can be rewritten")
         } catch {
-            return Result("call sites", .stops, error.description, "the DashFS and C libraries work without interception")
+            return Result("call sites", withoutSites, error.description, "the DashFS and C libraries work without interception")
         }
+    }
+
+    private static var withoutSites: State { dashfs_dispatch_refusal() == 0 ? .limits : .stops }
+
+    /// What is left where code cannot be rewritten.
+    private static func dispatch() -> Result {
+        let refusal = dashfs_dispatch_refusal()
+        if refusal == 0 { return Result("dispatch", .good, "where code cannot be rewritten the kernel hands calls back by a signal, some 3 us each") }
+        return Result(
+            "dispatch", .limits, "no syscall user dispatch (\(errorText(refusal))): programs whose code cannot be rewritten end with status 126",
+            "Linux 5.11 or newer, and no filter that refuses prctl(PR_SET_SYSCALL_USER_DISPATCH)")
     }
 }
 

@@ -1,4 +1,4 @@
-// A signal every 200 microseconds, its handler on an 8 KiB stack of its own and making file calls itself, while the program
+// A signal every 200 microseconds, its handler on a small stack of its own and making file calls itself, while the program
 // makes file calls as fast as it can. Some handlers leave by siglongjmp.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -8,6 +8,10 @@
 #include <string.h>
 #include <sys/time.h>
 #include <unistd.h>
+
+#ifndef STACK
+#define STACK 8192
+#endif
 
 static volatile sig_atomic_t signals, wrong, may_jump;
 static sigjmp_buf back;
@@ -22,7 +26,7 @@ static void on_alarm(int signal) {
 }
 
 int main(void) {
-    static char stack[8192];
+    static char stack[STACK];
     stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
     sigaltstack(&alternate, NULL);
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_ONSTACK | SA_RESTART};
