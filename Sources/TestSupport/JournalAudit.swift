@@ -1,17 +1,23 @@
 /// The journal as the device saw it: does each record lie where nothing is needed any more, and may its tail be where it says?
 ///
-/// Invariant: judged from the log alone, from what the format says of records; nothing of the volume's is asked. A crash state would have to be
-/// lucky to show such a mistake; here it shows whenever it is made.
+/// Invariant: judged from the log alone, from what the format says of records. A crash state would have to be lucky to show such a mistake; here it
+/// shows whenever it is made. One thing the log does not say by itself: that data is no file's content any more though its blocks are not free (zeroed where
+/// they are by FALLOC_FL_ZERO_RANGE, or doomed and freed step by step). So before data is missed, a volume is recovered that has nothing but what
+/// the device was sure to hold, and the checker says whether a file has the block.
 import BlockDevice
+import Volume
 
 package enum JournalAudit {
     private struct Record {
         var sequence, position, tail, tailPosition: UInt64
         var blocks: UInt64
-        var submitted: Int
+        /// Index of its change in the log, and the event of its submission.
+        var change, submitted: Int
         /// From this event on it is durable.
         var durable: Int
+        /// Blocks that it has as a whole, and those of them that are file data.
         var images: Set<Int> = []
+        var data: Set<Int> = []
         var changed: Set<Int> = []
         var freed: [Range<Int>] = []
     }
@@ -34,9 +40,9 @@ package enum JournalAudit {
         }
         var records: [Record] = []
         var home: [Int: [RecordedChange]] = [:]
-        for change in log.changes {
+        for (number, change) in log.changes.enumerated() {
             if journal.contains(change.blocks.lowerBound) {
-                if let record = parse(log, change, certain(change)) { records.append(record) }
+                if let record = parse(log, number, certain(change)) { records.append(record) }
             } else if change.operation != .discard {
                 for block in change.blocks { home[block, default: []].append(change) }
             }
@@ -44,6 +50,7 @@ package enum JournalAudit {
         if let problem = problem(log, records) { return problem }
         guard let first = records.first else { return nil }
         let ring = UInt64(journal.count)
+        let states = CrashStates(device)
         for (number, record) in records.enumerated() {
             guard record.sequence == first.sequence + UInt64(number) else { return "record \(record.sequence) is written out of turn, or twice" }
             if let known = records[..<number].last(where: { $0.durable < record.submitted }) {
@@ -55,6 +62,7 @@ package enum JournalAudit {
             // What the tail passes is at home, or in a later record as a whole, or free.
             let index = { (sequence: UInt64) in Int(sequence - first.sequence) }
             guard before >= first.sequence, record.tail > before else { continue }
+            var content: Set<Int>?
             for passed in records[index(before)..<min(index(record.tail), records.count)] {
                 for block in passed.changed {
                     let later = records[(index(passed.sequence) + 1)...number]
@@ -62,11 +70,31 @@ package enum JournalAudit {
                     if later.contains(where: { $0.sequence >= record.tail && $0.images.contains(block) }) { continue }
                     if records[index(passed.sequence)...number].contains(where: { $0.freed.contains { $0.contains(block) } }) { continue }
                     if (home[block] ?? []).contains(where: { $0.submittedAt > passed.durable && certain($0) < record.submitted }) { continue }
+                    if passed.data.contains(block) {
+                        do {
+                            let known = try content ?? JournalAudit.content(states.state(at: record.submitted + 1, having: record.change))
+                            content = known
+                            if !known.contains(block) { continue }
+                        } catch { return "the tail of record \(record.sequence) passes record \(passed.sequence), and then: \(error)" }
+                    }
                     return "the tail of record \(record.sequence) passes record \(passed.sequence), whose block \(block) is not at home"
                 }
             }
         }
         return nil
+    }
+
+    /// The blocks that files have when the device's volume has been recovered and what was doomed has gone.
+    private static func content(_ device: MemoryDevice) throws -> Set<Int> {
+        let volume = try VolumeHarness(device)
+        volume.mayHang = true
+        volume.settle()
+        volume.unmount()
+        let checker = try VolumeChecker(device)
+        var blocks: Set<Int> = []
+        checker.foundContent = { for block in $0 { blocks.insert(Int(block)) } }
+        if let finding = checker.run().first { throw VolumeError(errno: 5, "\(finding)") }
+        return blocks
     }
 
     /// The device is told of blocks that a durable record has freed, the last that did so before.
@@ -85,12 +113,13 @@ package enum JournalAudit {
         return nil
     }
 
-    private static func parse(_ log: DeviceLog, _ change: RecordedChange, _ durable: Int) -> Record? {
+    private static func parse(_ log: DeviceLog, _ number: Int, _ durable: Int) -> Record? {
+        let change = log.changes[number]
         func word(_ at: Int) -> UInt64 { (0..<8).reduce(0) { $0 | UInt64(log.data[change.dataStart + at + $1]) << UInt64(8 * $1) } }
         guard change.operation == .write, change.length >= 4096, word(0) == 0x3143_4552_4A48_5344 else { return nil }
         var record = Record(
             sequence: word(32), position: word(40), tail: word(72), tailPosition: word(80), blocks: UInt64(change.length / 4096),
-            submitted: change.submittedAt, durable: durable)
+            change: number, submitted: change.submittedAt, durable: durable)
         var at = 128
         let end = 128 + Int(word(48) & 0xFFFF_FFFF)
         while at + 16 <= end {
@@ -105,6 +134,7 @@ package enum JournalAudit {
             default:
                 record.changed.insert(address)
                 record.images.insert(address)
+                if kind == 4 { record.data.insert(address) }
                 at += 4096
             }
         }

@@ -48,6 +48,8 @@ package struct WorkloadShape: Sendable {
     package var data = 50
     /// Of 100 operations: with maps of files.
     package var maps = 0
+    /// Of 100 operations: whole pages zeroed where they are, or punched out.
+    package var holes = 0
     /// Space may end with little in the files: something else holds the rest.
     package var spaceIsShort = false
     package init() {}
@@ -69,6 +71,12 @@ package struct WorkloadShape: Sendable {
     package var mapped: WorkloadShape {
         var shape = self
         shape.maps = 40
+        return shape
+    }
+
+    package var holed: WorkloadShape {
+        var shape = self
+        shape.holes = 12
         return shape
     }
 
@@ -187,6 +195,11 @@ package struct VolumeWorkload {
 
     package mutating func next() -> VolumeOperation {
         if shape.maps > 0, random.below(100) < shape.maps, let operation = nextOfMaps() { return operation }
+        if shape.holes > 0, random.below(100) < shape.holes, let slot = openSlot() {
+            let offset = random.below(shape.largestFile / 4096) * 4096
+            let count = random.pick([1, 4, 10, 24]) * 4096
+            return .allocate(slot: slot, mode: random.pick([3, 17, 17, 16]), offset: offset, count: min(count, shape.largestFile - offset))
+        }
         let kind = random.below(100)
         let slot = random.below(shape.slots)
         if kind < shape.syncs {

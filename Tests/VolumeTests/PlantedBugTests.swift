@@ -13,6 +13,7 @@ import Volume
         case .chainIsNotChecked: try JournalTests.replacedRecord(bug)
         case .otherMountsCount: try JournalTests.recordOfAnotherMount(bug)
         case .retiredBlocksAreForgotten: try JournalTests.smallWriteThenZeroedThenWritten(atomic: 512, bug)
+        case .grownPagesAreWrittenInPlace: try HolesTests.grownThenOverwritten(direct: false, bug) == nil ? nil : HolesTests.grownThenOverwritten(direct: true, bug)
         case .loggedDataIsOverwrittenInPlace: try JournalTests.smallWriteAtHomeThenOverwrite(bug)
         case .liveRecordsAreOverwritten: try JournalTests.ringGoesRound(bug)
         case .newerTailCountsAtOnce: try JournalTests.largeRecordInAFullRing(bug)

@@ -44,6 +44,14 @@ import BlockDevice
         return possible
     }
 
+    /// The state of a cut that has nothing but what is certain, and one change more, whole.
+    package func state(at cut: Int, having change: Int) -> MemoryDevice {
+        advance(to: cut)
+        let device = base.privateDevice(description: "crash state, cut \(cut), with change \(change)") { $0 = recording.capabilities }
+        unsafe land(change, sectors: 0..<recording.log.changes[change].length / 512, moment: cut, on: device.bytes)
+        return device
+    }
+
     /// One state of a cut, determined by the seed.
     package func state(at cut: Int, seed: UInt64) -> CrashState {
         advance(to: cut)

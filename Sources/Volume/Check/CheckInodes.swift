@@ -136,16 +136,15 @@ extension VolumeChecker {
             let area = inode.inline
             for slot in 0..<min(Int(inode.inlineCount), InodeLayout.inlineExtents) {
                 let at = slot * Node.slotSize
-                checkExtent(Extent(key: area.u64(at), value: area.u64(at + 8), auxiliary: area.u64(at + 16)), inode.number, &content)
+                checkExtent(Extent(key: area.u64(at), value: area.u64(at + 8), auxiliary: area.u64(at + 16)), inode, &content)
             }
             if inode.root != 0 { report(.error, .mapping, "the extents are in the inode, and there is a tree", inode: inode.number) }
         default:
             walk(inode, kind: BlockLayout.Kind.extents, &content) { node, slot, content in
-                checkExtent(Extent(key: node.key(slot), value: node.value(slot), auxiliary: node.auxiliary(slot)), inode.number, &content)
+                checkExtent(Extent(key: node.key(slot), value: node.value(slot), auxiliary: node.auxiliary(slot)), inode, &content)
             }
         }
-        let pages = inode.size / UInt64(BlockLayout.size) + (inode.size % UInt64(BlockLayout.size) == 0 ? 0 : 1)
-        if content.writtenEnd > pages { beyondEnd.append(inode.number) }
+        if content.writtenEnd > Volume.pages(inode.size) { beyondEnd.append(inode.number) }
         if inode.isLink {
             let isMapped = inode.mapping == InodeLayout.Mapping.inline || content.firstExtent == 0 || !content.isWhole
             if inode.size == 0 || inode.size > UInt64(Volume.maximumPath) || !isMapped {
@@ -154,18 +153,22 @@ extension VolumeChecker {
         }
     }
 
-    private func checkExtent(_ extent: Extent, _ inode: UInt64, _ content: inout Content) {
+    private func checkExtent(_ extent: Extent, _ inode: Inode, _ content: inout Content) {
         guard let end = extent.soundEnd(geometry) else {
             content.isWhole = false
-            return report(.error, .mapping, "an extent at index \(extent.index) lies outside the data area", block: extent.block, inode: inode)
+            return report(.error, .mapping, "an extent at index \(extent.index) lies outside the data area", block: extent.block, inode: inode.number)
         }
         if extent.index < content.end {
-            report(.error, .mapping, "the extent at index \(extent.index) overlaps the one before it", block: extent.block, inode: inode)
+            report(.error, .mapping, "the extent at index \(extent.index) overlaps the one before it", block: extent.block, inode: inode.number)
         }
         content.end = max(content.end, end)
-        if !extent.unwritten { content.writtenEnd = max(content.writtenEnd, end) }
+        if !extent.unwritten {
+            content.writtenEnd = max(content.writtenEnd, end)
+            let pages = Volume.pages(inode.size)
+            if extent.index < pages { foundContent?(extent.block..<extent.block + (min(end, pages) - extent.index)) }
+        }
         if content.firstExtent == nil { content.firstExtent = extent.index }
-        _ = claim(extent.block, extent.count, inode: inode)
+        _ = claim(extent.block, extent.count, inode: inode.number)
         content.blocks += extent.count
     }
 

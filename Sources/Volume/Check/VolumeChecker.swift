@@ -47,6 +47,8 @@ import BlockDevice
     var orphansUnknown = false
     /// Inodes with written blocks beyond their size: right only where the orphan table says that they go.
     var beyondEnd: [UInt64] = []
+    /// Gets the blocks whose bytes a file has, as they are met: mapped, written, and not beyond its end.
+    package var foundContent: ((Range<UInt64>) -> Void)?
     /// Entries of the orphan table.
     var orphans: [(inode: UInt64, kind: UInt64)] = []
 

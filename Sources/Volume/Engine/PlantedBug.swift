@@ -48,6 +48,8 @@ package enum PlantedBug: String, Sendable, CaseIterable {
     case loggedDataIsOverwrittenInPlace
     /// The same for blocks that became unwritten extents.
     case retiredBlocksAreForgotten
+    /// What a file has grown over is overwritten in place before the record with its new size is durable.
+    case grownPagesAreWrittenInPlace
     /// Replay brings back blocks that were freed.
     case freesAreNotCollected
     /// A record is taken without its checksum.

@@ -9,6 +9,7 @@ import BlockDevice
 /// - frames stand for the blocks meanwhile, in the state `filling`: who wants one waits; a truncation detaches those that are being read, which makes
 ///   the read void, and waits for those that are being written;
 /// - blocks that are freed meanwhile are not given out before the transfer has ended: nobody sees, or loses, what is not his (`releasePinned`);
+/// - a block that the durable size covers in part, or not yet, is not written so: what it gets would be seen when the file grows after a cut;
 /// - no live record holds an older version of a block that is written so: replay would bring it back;
 /// - what was written is covered by the flush before the next record, or was forced: an fsync that follows is right;
 /// - the request is neither run nor answered, cancelled or not, before the device is done with the caller's memory.
@@ -82,7 +83,7 @@ extension Volume {
             let header = cache.header(frame)
             guard header.state == .clean, header.imageSequence == 0, header.flags == 0 else { return false }
         }
-        return !journal.hasLiveData(block) && !detachedImages.contains { $0.block == block }
+        return !journal.hasLiveData(block) && !journal.mayBeBeyondEnd(inode, index) && !detachedImages.contains { $0.block == block }
     }
 
     /// Without these bits, which a write by others than root takes away, there is nothing to do for an overwrite but the times.

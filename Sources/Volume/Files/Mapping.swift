@@ -25,6 +25,13 @@ extension Volume {
             if path.slots[0] >= 0 {
                 let extent = try treeExtent(leaf, path.slots[0])
                 if index < extent.end { return (extent, extent.end) }
+            } else {
+                // What begins in the leaf before may reach beyond the key by which the two part, where this leaf's first extents have gone.
+                var before = path
+                if let leaf = try retreat(tree, &before, tx), case let extent = try treeExtent(leaf, before.slots[0]), index < extent.end {
+                    guard extent.index <= index else { throw damaged("extents of inode \(inode.number)") }
+                    return (extent, extent.end)
+                }
             }
             guard let next = try advance(tree, &path, tx) else { return (nil, .max) }
             guard next.key(path.slots[0]) > index else { throw damaged("extents of inode \(inode.number)") }

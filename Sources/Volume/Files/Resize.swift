@@ -86,7 +86,7 @@ extension Volume {
         } else {
             let core = core(file.number, tx)
             // Inline bytes stay where they are: what lies beyond them reads as zeros. The durable size never covers data that waits.
-            if !cache.dirtyLists.contains(file.number) { inode.size = newSize }
+            if !cache.dirtyLists.contains(file.number) { growDurably(inode, to: newSize, tx) }
             if core != nil {
                 let writable = try coreForWrite(inode, tx)
                 try mirrorSize(writable, to: newSize, tx)
@@ -114,7 +114,10 @@ extension Volume {
             inode.inline.zero(Int(newSize), Int(inode.inlineCount) - Int(newSize))
             inode.inlineCount = UInt32(newSize)
         }
-        if tail != 0 { try zeroPage(inode, newSize / Volume.pageSize, from: tail, to: Volume.pageSize, inRecord: true, tx) }
+        if tail != 0, try zeroPage(inode, newSize / Volume.pageSize, from: tail, to: Volume.pageSize, inRecord: true, tx) {
+            // The page may have grown since the durable size was set: with all of it in the record, that covers it.
+            inode.size = max(inode.size, newSize)
+        }
         try dropPages(inode, from: firstGone, to: .max, tx)
         giveBackKeptPages(inode.number, from: firstGone, tx)
         inode.size = min(inode.size, newSize)
@@ -139,18 +142,20 @@ extension Volume {
     /// Zeros bytes [from, to) of a page that has content; a hole needs nothing.
     /// - Parameter inRecord: the page that a new size cuts travels with it, so that a file never has bytes beyond its end that would come back
     ///   when it grows.
-    private func zeroPage(_ inode: Inode, _ page: UInt64, from: UInt64, to: UInt64, inRecord: Bool = false, _ tx: Transaction) throws(Stop) {
+    /// - Returns: whether it does. It is a page that the durable size covers at least in part, because its block is written.
+    @discardableResult
+    private func zeroPage(_ inode: Inode, _ page: UInt64, from: UInt64, to: UInt64, inRecord: Bool = false, _ tx: Transaction) throws(Stop) -> Bool {
         mirrorZeros(inode.number, from: page * Volume.pageSize + from, to: page * Volume.pageSize + to, tx)
         let extent = try lookup(inode, page, tx).extent
         let isWritten = extent.map { !$0.unwritten } ?? false
-        if try tx.data(inode.number, page) < 0 && !isWritten { return }
+        if try tx.data(inode.number, page) < 0 && !isWritten { return false }
         let core = try coreForWrite(inode, tx)
         // Size `.max`: the whole page counts as content, so that it is read before its middle is replaced.
         try unsafe publishPage(inode, core, page, from: page * Volume.pageSize + from, to: page * Volume.pageSize + to, nil, size: .max, tx)
-        if inRecord, let extent, isWritten, case let publication = tx.publications[tx.publications.count - 1], publication.flags & FrameFlag.reserved == 0 {
-            tx.writebacks.append(Transaction.Writeback(frame: publication.frame, block: extent.block + (page - extent.index), ordered: false))
-        }
         markAttributesDirty(core, timesOnly: false, tx)
+        guard inRecord, let extent, isWritten, case let publication = tx.publications[tx.publications.count - 1], publication.flags & FrameFlag.reserved == 0 else { return false }
+        tx.writebacks.append(Transaction.Writeback(frame: publication.frame, block: extent.block + (page - extent.index), ordered: false))
+        return true
     }
 
     /// The cache forgets pages [from, to), with what was reserved for them.
@@ -301,7 +306,10 @@ extension Volume {
     private func zeroEdges(_ inode: Inode, from: UInt64, to: UInt64, _ tx: Transaction) throws(Stop) {
         let (first, last) = (from / Volume.pageSize, to / Volume.pageSize)
         let (head, tail) = (from % Volume.pageSize, to % Volume.pageSize)
-        if first == last { return try zeroPage(inode, first, from: head, to: tail, tx) }
+        if first == last {
+            try zeroPage(inode, first, from: head, to: tail, tx)
+            return
+        }
         if head != 0 { try zeroPage(inode, first, from: head, to: Volume.pageSize, tx) }
         if tail != 0 { try zeroPage(inode, last, from: 0, to: tail, tx) }
     }

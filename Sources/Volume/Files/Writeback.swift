@@ -89,6 +89,7 @@ extension Volume {
                 let isGrowing = index + UInt64(offset) == growing
                 let mayWriteHome = extent.unwritten && !journal.isRetired(target)
                     || !extent.unwritten && capabilities.atomicWriteUnit >= BlockLayout.size && header.imageSequence == 0 && !log && !isGrowing
+                        && !journal.mayBeBeyondEnd(inode.number, index + UInt64(offset))
                         && (header.block == 0 || header.block == target) && !journal.hasLiveData(target)
                 let busy = detachedImages.contains { $0.block == target }
                 try dispatch(frame, header, inode, core, block: target, ordered: mayWriteHome && !busy && !log, tx)
@@ -130,6 +131,14 @@ extension Volume {
         }
     }
 
+    /// The durable size grows with this transaction's record.
+    func growDurably(_ inode: Inode, to size: UInt64, _ tx: Transaction) {
+        if inode.size % Volume.pageSize != 0 && inode.mapping != InodeLayout.Mapping.inline && capabilities.atomicWriteUnit >= BlockLayout.size {
+            tx.grown.append(Transaction.GrownFile(inode: inode.number, page: inode.size / Volume.pageSize))
+        }
+        inode.size = size
+    }
+
     /// Durable size and times follow the in-core ones as far as the data does.
     /// - Parameters:
     ///   - handledEnd: the index after the last that this step has mapped.
@@ -141,7 +150,7 @@ extension Volume {
         // A page that is dirty again below the durable size is in the file already, and says nothing of those above it.
         let covered = bytes(lowestNew) < inode.size ? bytes(handledEnd) : bytes(min(nextIndex, lowestNew))
         let size = min(core.size, covered)
-        if size > inode.size || complete { inode.size = size }
+        if size > inode.size { growDurably(inode, to: size, tx) } else if complete { inode.size = size }
         inode.modificationTime = core.modificationTime
         inode.changeTime = core.changeTime
         inode.accessTime = core.accessTime

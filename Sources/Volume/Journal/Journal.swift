@@ -54,6 +54,10 @@ import CSystem
     /// Blocks that became unwritten extents while records may hold their old bytes: written in place, replay would put those over what
     /// the file gets next.
     private var retired: [(sequence: UInt64, start: UInt64, count: UInt64)] = []
+    /// Files whose durable size grows with the open batch and with the sealed one, and in which page the old size lies: what is written from there on in place would be
+    /// there before the size that covers it. Nothing is known of them after adoption, and every block counts as logged.
+    private var grownOpen = NumberTable<UInt64>()
+    private var grownSealed = NumberTable<UInt64>()
     /// After adoption: what older records hold is not known, so every block counts as logged until the tail has passed this one.
     var unknownBefore: UInt64 = 0
     /// Someone waits for records up to this one.
@@ -94,6 +98,28 @@ import CSystem
 
     func isRetired(_ block: UInt64) -> Bool {
         durableTail.sequence < unknownBefore || !retired.isEmpty && retired.contains { block >= $0.start && block - $0.start < $0.count }
+    }
+
+    mutating func grew(_ inode: UInt64, fromPage page: UInt64) {
+        if bug != .grownPagesAreWrittenInPlace { grownOpen[inode] = min(grownOpen[inode] ?? .max, page) }
+    }
+
+    /// Whether the page may lie beyond the size that the file has if the power goes now.
+    func mayBeBeyondEnd(_ inode: UInt64, _ page: UInt64) -> Bool {
+        if grownOpen.isEmpty && grownSealed.isEmpty { return false }
+        return page >= min(grownOpen[inode] ?? .max, grownSealed[inode] ?? .max)
+    }
+
+    /// The open batch has been sealed; the one before it is durable.
+    mutating func sealGrown() {
+        if grownOpen.isEmpty && grownSealed.isEmpty { return }
+        grownSealed.removeAll()
+        swap(&grownOpen, &grownSealed)
+    }
+
+    mutating func sealedIsDurable() {
+        durableSequence = sealedSequence
+        if !grownSealed.isEmpty { grownSealed.removeAll() }
     }
 
     /// After the durable tail has moved.
@@ -189,6 +215,7 @@ extension Volume {
         let tail = currentTail()
         journal.sealedTail =
             tail.position == .max ? Journal.LiveRecord(sequence: journal.sealedSequence, position: journal.sealedPosition) : tail
+        journal.sealGrown()
         journal.openSequence += 1
         journal.openIndex = Int(journal.openSequence & 1)
         journal.openLength = 0
@@ -256,7 +283,7 @@ extension Volume {
     }
 
     func journalRecordDurable() {
-        journal.durableSequence = journal.sealedSequence
+        journal.sealedIsDurable()
         journal.durableTail = journal.sealedTail
         journal.forgetPassedData()
         if let first = journal.live.firstIndex(where: { $0.sequence >= journal.durableTail.sequence }), first > 0 {

@@ -206,6 +206,7 @@ extension Volume {
         if tx.takenDescriptions != tx.givenDescriptions.count { sessions[tx.holder].descriptions += tx.takenDescriptions - tx.givenDescriptions.count }
         if tx.freeBlocks != 0 || tx.freeInodes != 0 || !tx.freed.isEmpty { refreshGroups(tx) }
         for number in tx.freed.indices { holdFreed(tx.freed[number].start, tx.freed[number].count, sequence: journal.openSequence) }
+        for number in tx.grown.indices { journal.grew(tx.grown[number].inode, fromPage: tx.grown[number].page) }
         for number in tx.retired.indices { journal.retire(tx.retired[number].start, tx.retired[number].count) }
         tx.publications.removeAll()
         if !tx.writebacks.isEmpty {

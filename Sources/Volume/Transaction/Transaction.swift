@@ -32,6 +32,7 @@
     struct Publication { var frame: Int, owner: UInt64, index: UInt64, block: UInt64, flags: UInt8 }
     /// An existing data frame that is put into the journal record (`ordered` false), or written home before it (true).
     struct Writeback { var frame: Int, block: UInt64, ordered: Bool }
+    struct GrownFile { var inode: UInt64, page: UInt64 }
     struct Drop { var owner: UInt64, first: UInt64, last: UInt64 }
     struct Cursor { var group: Int, block: Int, inodeWord: Int }
     struct GivenLock {
@@ -71,6 +72,8 @@
     private(set) var freed = List<FreedExtent>()
     /// Blocks that a file keeps and whose bytes do not count any more.
     var retired = List<Extent>()
+    /// Files whose durable size grows out of the middle of a page.
+    var grown = List<GrownFile>()
     var publications = List<Publication>(capacity: 64)
     var writebacks = List<Writeback>(capacity: 64)
     var drops = List<Drop>()
@@ -158,6 +161,7 @@
         directTransfer = nil
         freed.removeAll()
         retired.removeAll()
+        grown.removeAll()
         publications.removeAll()
         writebacks.removeAll()
         drops.removeAll()

@@ -90,6 +90,22 @@ extension Volume {
         return nil
     }
 
+    /// Moves a path whose leaf has no key as low as was looked for (slot -1) to the last slot before that leaf; nil: there is none.
+    func retreat(_ tree: Tree, _ path: inout Tree.Path, _ tx: Transaction) throws(Stop) -> Node? {
+        var level = 1
+        while level < path.depth, path.slots[level] == 0 { level += 1 }
+        guard level < path.depth else { return nil }
+        path.slots[level] -= 1
+        var current = try readNode(tree, path.blocks[level], level: level, tx)
+        while level > 0 {
+            current = try readNode(tree, current.value(path.slots[level]), level: level - 1, tx)
+            level -= 1
+            path.blocks[level] = current.block
+            path.slots[level] = current.count - 1
+        }
+        return current
+    }
+
     /// The first slot with a key of at least `key`: its leaf, with the path on it; nil: none.
     func lowerBound(_ tree: Tree, _ key: UInt64, _ path: inout Tree.Path, _ tx: Transaction) throws(Stop) -> Node? {
         if tree.root == 0 { return nil }
