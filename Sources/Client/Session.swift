@@ -307,6 +307,34 @@ import CSystem
         }
     }
 
+    /// What the kernel has behind a socket or pipe that `Channel.access` has just found, an O_PATH descriptor; or a negated errno. Call it with all signals blocked.
+    public func meetingPlace(inode: UInt64) -> Int64 { meet(inode, offering: -1) }
+
+    /// Makes `descriptor` (O_PATH; it stays the caller's) what is behind it; 0 or a negated errno. Call it with all signals blocked.
+    public func offerMeetingPlace(_ descriptor: Int32, inode: UInt64) -> Int64 { meet(inode, offering: descriptor) }
+
+    private func meet(_ inode: UInt64, offering offered: Int32) -> Int64 {
+        lockControl()
+        defer { unlockControl() }
+        var ask = ControlMessage(ControlMessage.Kind.meet)
+        ask.inode = inode
+        let socket = unsafe state.pointee.socket
+        let sent = unsafe withUnsafeTemporaryAllocation(byteCount: ControlMessage.bytes, alignment: 8) { packet in
+            guard let bytes = packet.baseAddress else { return -Int(ErrorNumber.invalid) }
+            unsafe ask.store(packet)
+            return unsafe withUnsafePointer(to: offered) { unsafe dashfs_send_packet(socket, bytes, packet.count, $0, offered >= 0 ? 1 : 0, 0) }
+        }
+        if sent < 0 { return Int64(sent) }
+        do throws(ErrorCode) {
+            let (answer, descriptors) = try Session.receive(socket: socket, kind: ControlMessage.Kind.meet, descriptors: offered >= 0 ? 0 : 1)
+            guard answer.inode == inode else {
+                if offered < 0 { _ = dashfs_sys_close(descriptors.0) }
+                return -ErrorNumber.protocolMismatch
+            }
+            return offered >= 0 ? 0 : Int64(descriptors.0)
+        } catch { return -Int64(error.number) }
+    }
+
     /// Maps the two segments (the descriptors are closed in any case) and adds them as the next channel; the first one is free, others are the
     /// caller's.
     func map(answer: ControlMessage, requests: Int32, completions: Int32) throws(ErrorCode) -> UInt32 {

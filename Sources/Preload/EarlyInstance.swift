@@ -65,22 +65,38 @@ enum EarlyInstance {
         } while unsafe name[index - 1] != 0
     }
 
-    /// All auditors are loaded, and nothing else: LD_AUDIT is not for the program, nor for its children. What stands there behind us is the program's own. Where nothing does the variable gets
-    /// a name that means nothing: to take it away would move the auxiliary vector away from the environment, where some look for it.
+    /// Where there are auditors ld.so lays out the threads' storage before it has opened what the program needs, so that what comes must fit into what it keeps for dlopen: 512 bytes, and
+    /// librustc_driver alone has 24 KiB. This is room for all but odd programs, and little beside a thread's stack.
+    static let threadStorage: StaticString = "glibc.rtld.optional_static_tls=65536"
+
+    /// All auditors are loaded, and nothing else: LD_AUDIT and what `Variables.keepAuditors` has said of storage are not for the program, nor for its children.
     private static func hideVariable() {
         guard unsafe table != nil, let entries = unsafe variables else { return }
         unsafe variables = nil
-        unsafe Environment(entries).forEach(named: "LD_AUDIT=") { entry in
-            let text = unsafe UnsafeMutablePointer(mutating: entry.start)
-            let name: StaticString = "DASHFS_EARLY="
-            let (start, count) = (9, entry.count)
-            var theirs = start
-            while theirs < count, unsafe text[theirs] != 0x3a { theirs += 1 }
-            if theirs < count {
-                for index in theirs + 1...count { unsafe text[start + index - theirs - 1] = text[index] }
-            } else if count >= name.utf8CodeUnitCount {
-                for index in 0..<count { unsafe text[index] = index < name.utf8CodeUnitCount ? CChar(bitPattern: name.utf8Start[index]) : 0x30 }
-            }
+        let environment = unsafe Environment(entries)
+        environment.forEach(named: "LD_AUDIT=") { entry in
+            var ours = 9
+            while ours < entry.count, unsafe entry.start[ours] != 0x3a { ours += 1 }
+            hide(entry, from: 9, to: ours)
+        }
+        environment.forEach(named: "GLIBC_TUNABLES=") { entry in
+            let count = threadStorage.utf8CodeUnitCount
+            guard entry.count >= 15 + count else { return }
+            for index in 0..<count where unsafe UInt8(bitPattern: entry.start[15 + index]) != threadStorage.utf8Start[index] { return }
+            hide(entry, from: 15, to: 15 + count)
+        }
+    }
+
+    /// Our part of a variable's text goes; what stands behind it is the program's own. Where nothing does the variable gets a name that means nothing: to take it away would move the auxiliary
+    /// vector away from the environment, where some look for it.
+    private static func hide(_ entry: ProgramString, from start: Int, to end: Int) {
+        let text = unsafe UnsafeMutablePointer(mutating: entry.start)
+        let name: StaticString = "DASHFS_EARLY="
+        let count = entry.count
+        if end < count {
+            for index in end + 1...count { unsafe text[start + index - end - 1] = text[index] }
+        } else if count >= name.utf8CodeUnitCount {
+            for index in 0..<count { unsafe text[index] = index < name.utf8CodeUnitCount ? CChar(bitPattern: name.utf8Start[index]) : 0x30 }
         }
     }
 

@@ -166,16 +166,18 @@ extension Worker {
             }
             return length
         }
-        // Clients send no descriptors; what came all the same is closed.
+        // One may come with `meet`; what came otherwise is closed.
+        var offered: Int32 = -1
         for (position, descriptor) in [handed.0, handed.1, handed.2, handed.3].enumerated() where position < Int(descriptors) {
-            _ = dashfs_sys_close(descriptor)
+            if position == 0, descriptors == 1, message?.kind == ControlMessage.Kind.meet { offered = descriptor } else { _ = dashfs_sys_close(descriptor) }
         }
+        defer { if offered >= 0 { _ = dashfs_sys_close(offered) } }
         if Int64(length) == -ErrorNumber.again { return }
         if length <= 0 { return unsafe endSession(session, reason: "the client disconnected") }
-        guard let message, descriptors == 0, let words = Words(message, payload) else {
+        guard let message, descriptors == 0 || offered >= 0, let words = Words(message, payload) else {
             return unsafe endSession(session, reason: "a control packet that is not a message", hostile: true)
         }
-        unsafe handle(message, words, session)
+        unsafe handle(message, words, session, &offered)
     }
 
     /// What follows a message's 64 bytes.
@@ -200,7 +202,8 @@ extension Worker {
         }
     }
 
-    private func handle(_ message: ControlMessage, _ words: Words, _ session: UnsafeMutablePointer<SessionEnd>) {
+    /// - Parameter offered: a descriptor that came with it, or -1; -1 once it has been taken.
+    private func handle(_ message: ControlMessage, _ words: Words, _ session: UnsafeMutablePointer<SessionEnd>, _ offered: inout Int32) {
         var answer = ControlMessage(message.kind)
         answer.epoch = epoch
         answer.session = UInt32(bitPattern: unsafe session.pointee.index)
@@ -225,6 +228,8 @@ extension Worker {
             unsafe take(session, message.key, words.handles, &answer)
         case (ControlMessage.Kind.map, .open):
             unsafe handOutMap(session, inode: message.inode, &answer)
+        case (ControlMessage.Kind.meet, .open):
+            unsafe meet(session, inode: message.inode, &offered, &answer)
         case (ControlMessage.Kind.statistics, _):
             let now = dashfs_clock_monotonic()
             if now &- statisticsTaken > Worker.statisticsInterval {
@@ -371,6 +376,24 @@ extension Worker {
         }
         unsafe send(session, answer, payload: [], descriptors: descriptor >= 0 ? [descriptor] : [])
         if descriptor >= 0 { _ = dashfs_sys_close(descriptor) }
+    }
+
+    /// Where those meet who use a socket or pipe of the volume: told, or, with a descriptor, made.
+    private func meet(_ session: UnsafeMutablePointer<SessionEnd>, inode: UInt64, _ offered: inout Int32, _ answer: inout ControlMessage) {
+        answer.inode = inode
+        var descriptor: Int32 = -1
+        if let grant = volume.meetingGrant(unsafe session.pointee.volumeSession, inode: inode) {
+            if offered >= 0 {
+                answer.status = unsafe meetingPlaces.put(grant, user: session.pointee.user, descriptor: offered)
+                if answer.status == 0 { offered = -1 }
+            } else {
+                descriptor = meetingPlaces.find(grant)
+                answer.status = min(descriptor, 0)
+            }
+        } else {
+            answer.status = -EACCES
+        }
+        unsafe send(session, answer, payload: [], descriptors: descriptor >= 0 ? [descriptor] : [])
     }
 
     private func refuse(_ session: UnsafeMutablePointer<SessionEnd>, _ answer: inout ControlMessage, _ status: Int64, _ reason: String) {

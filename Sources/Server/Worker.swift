@@ -56,6 +56,7 @@ import Wire
     var deviceSeen = DeviceCounters()
     /// The last answer to who asked for statistics, and when it was made.
     var lastStatistics: [UInt8] = []
+    var meetingPlaces = MeetingPlaces()
     var statisticsTaken: UInt64 = 0
     /// Lines about clients in the log in the present second, and how many were left out.
     var complaintSecond: UInt64 = 0
@@ -101,6 +102,7 @@ import Wire
     }
 
     deinit {
+        meetingPlaces.closeAll()
         _ = dashfs_sys_close(events)
         unsafe sessions.deallocate()
         unsafe channels.deallocate()

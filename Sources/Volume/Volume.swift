@@ -135,6 +135,8 @@ import BlockDevice
 
     // Maps. Private: the memory is gone with the process.
     var mappedFiles: [UInt64: MappedFile] = [:]
+    /// By session.
+    var meetings: [UInt32: [MeetingGrant]] = [:]
     /// When they are looked at again.
     var nextMapCheck: UInt64 = 0
     /// One page, for what is read from their memory.

@@ -25,6 +25,9 @@ public struct ControlMessage: Sendable {
         public static let map: UInt16 = 8
         /// The one handle listed, which the bundle with this key keeps, becomes the session's as well. Answered with -EEXIST if it was already, with -EACCES if there is no such bundle.
         public static let take: UInt16 = 9
+        /// What the kernel has behind the socket or pipe with this inode, which the session has just asked about by `WireOpcode.access`: an O_PATH descriptor of it, to be connected to or
+        /// opened by way of `/proc/self/fd`. Where one comes with the message it becomes that, and the answer has none: -EEXIST: a pipe has one. Without: -ENOENT: there is none.
+        public static let meet: UInt16 = 10
     }
 
     /// "DASH", little-endian.

@@ -135,6 +135,16 @@ struct DashFSTests {
         }
     }
 
+    @Test("Sockets and pipes of the volume are reached as their nodes' permissions say", .enabled(if: isRoot))
+    func socketUsers() throws {
+        try withScratch { here in
+            let users = programs.appendingPathComponent("socket_users.py").path
+            let outcome = try run("env", ["SIZE=64M", "DASHFS=\(dashfs.path)", "\(programs.path)/on-dashfs", here.path + "/volume.img", "python3", users, "/dash"])
+            #expect(outcome.status == 0 && outcome.output.contains("PASS socket_users"), "\(outcome.output)")
+            #expect(try run("python3", [users, here.path]).output.contains("PASS socket_users"), "as the kernel's file systems have it")
+        }
+    }
+
     @Test("What must hold after any interleaving of processes holds, and the volume is clean after it")
     func storm() throws {
         try withScratch { here in

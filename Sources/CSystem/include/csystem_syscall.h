@@ -153,6 +153,11 @@ static inline long dashfs_sys_add_seals(int fd, int seals) {
     return dashfs_sys_call(SYS_fcntl, fd, 1033 /* F_ADD_SEALS */, seals, 0, 0, 0);
 }
 
+/// Whether a descriptor stands for a name only (O_PATH).
+static inline _Bool dashfs_is_path_only(int fd) {
+    long flags = dashfs_sys_call(SYS_fcntl, fd, F_GETFL, 0, 0, 0, 0);
+    return flags >= 0 && flags & 010000000;
+}
 static inline long dashfs_sys_get_seals(int fd) { return dashfs_sys_call(SYS_fcntl, fd, 1034 /* F_GET_SEALS */, 0, 0, 0, 0); }
 
 // MARK: Waiting and waking

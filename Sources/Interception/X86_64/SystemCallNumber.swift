@@ -17,7 +17,8 @@ package enum SystemCallInterest: UInt8 {
 package enum SystemCallNumber: Int64, CaseIterable {
     case read = 0, write = 1, open = 2, close = 3, stat = 4, fstat = 5, lstat = 6, poll = 7, lseek = 8, mmap = 9
     case mprotect = 10, munmap = 11, brk = 12, rt_sigaction = 13, ioctl = 16, pread64 = 17, pwrite64 = 18, readv = 19, writev = 20
-    case access = 21, select = 23, mremap = 25, msync = 26, dup = 32, dup2 = 33, sendfile = 40, connect = 42, sendmsg = 46, recvmsg = 47, bind = 49, clone = 56
+    case access = 21, select = 23, mremap = 25, msync = 26, dup = 32, dup2 = 33, sendfile = 40, connect = 42, accept = 43, sendto = 44, recvfrom = 45, sendmsg = 46, recvmsg = 47, bind = 49
+    case getsockname = 51, getpeername = 52, clone = 56
     case fork = 57, vfork = 58, execve = 59
     case shmdt = 67, fcntl = 72, flock = 73, fsync = 74, fdatasync = 75, truncate = 76, ftruncate = 77, getdents = 78
     case getcwd = 79, chdir = 80, fchdir = 81, rename = 82, mkdir = 83, rmdir = 84, creat = 85, link = 86, unlink = 87
@@ -31,7 +32,7 @@ package enum SystemCallNumber: Int64, CaseIterable {
     case futimesat = 261, newfstatat = 262, unlinkat = 263, renameat = 264, linkat = 265, symlinkat = 266
     case readlinkat = 267, fchmodat = 268, faccessat = 269, pselect6 = 270, ppoll = 271, splice = 275, tee = 276
     case sync_file_range = 277, vmsplice = 278, utimensat = 280, fallocate = 285, dup3 = 292, preadv = 295
-    case pwritev = 296, recvmmsg = 299, fanotify_mark = 301, name_to_handle_at = 303, open_by_handle_at = 304, syncfs = 306, sendmmsg = 307
+    case pwritev = 296, recvmmsg = 299, fanotify_mark = 301, name_to_handle_at = 303, open_by_handle_at = 304, syncfs = 306, sendmmsg = 307, accept4 = 288
     case renameat2 = 316, execveat = 322, copy_file_range = 326, preadv2 = 327, pwritev2 = 328, pkey_mprotect = 329
     case statx = 332, io_uring_setup = 425, clone3 = 435, close_range = 436, openat2 = 437, faccessat2 = 439, fchmodat2 = 452, setxattrat = 463
     case getxattrat = 464, listxattrat = 465, removexattrat = 466

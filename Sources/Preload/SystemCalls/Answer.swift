@@ -58,11 +58,15 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
     case .io_submit: return AsynchronousCalls.submit(frame, memory)
     case .io_uring_setup: return AsynchronousCalls.ringsAreRefused ? -38 : nil
 
-    case .sendmsg: return PassedDescriptors.send(frame, memory)
+    case .sendmsg: return PassedDescriptors.send(frame, memory) ?? SocketNames.sendMessage(frame, memory)
     case .sendmmsg: return PassedDescriptors.sendSeveral(frame, memory)
     case .recvmsg: return PassedDescriptors.receive(frame, memory)
     case .recvmmsg: return PassedDescriptors.receiveSeveral(frame, memory)
-    case .bind, .connect: return SocketNames.answer(number, frame, memory)
+    case .bind: return SocketNames.bind(frame, memory)
+    case .connect: return SocketNames.connect(frame, memory)
+    case .sendto: return SocketNames.sendTo(frame, memory)
+    case .getsockname, .getpeername, .accept, .accept4: return SocketNames.told(frame, second, third, memory)
+    case .recvfrom: return SocketNames.told(frame, frame.argument4, frame.argument5, memory)
 
     // Descriptors.
     case .close: return DescriptorCalls.close(first)

@@ -8,7 +8,7 @@ import CPreload
 import CSystem
 
 /// struct msghdr of x86-64: name 0, its length 8, parts 16, their count 24, control 32, its length 40, flags 48; 56 bytes.
-private struct MessageHeader {
+struct MessageHeader {
     static let bytes = 56
     /// struct mmsghdr: and the length of what was sent or received, at 56.
     static let slotBytes: UInt64 = 64
@@ -28,6 +28,12 @@ private struct MessageHeader {
         set { words[4] = newValue }
     }
     var controlLength: UInt64 { words[5] }
+    var name: UInt64 { words[0] }
+    var nameLength: UInt32 { UInt32(truncatingIfNeeded: words[1]) }
+    mutating func setName(_ address: Int64, _ length: Int64) {
+        words[0] = UInt64(bitPattern: address)
+        words[1] = UInt64(bitPattern: length)
+    }
     /// Whether there is room for a descriptor.
     var hasControl: Bool { control != 0 && controlLength >= UInt64(ControlHeader.bytes) + 4 }
 
@@ -140,10 +146,13 @@ enum PassedDescriptors {
     /// recvmsg(2); nil: there is no room for descriptors.
     static func receive(_ frame: SystemCallFrame, _ memory: ProgramMemory) -> Int64? {
         let address = UInt64(bitPattern: frame.argument1)
-        guard let header = MessageHeader(address, memory), header.hasControl else { return nil }
+        guard let header = MessageHeader(address, memory), header.hasControl || header.name != 0 else { return nil }
         Report.wasTheKernels(.recvmsg)
         let result = Signals.call(frame.number, frame.argument0, frame.argument1, frame.argument2)
-        if result >= 0 { adopt(address, frame.argument2, memory) }
+        if result >= 0 {
+            if header.hasControl { adopt(address, frame.argument2, memory) }
+            if header.name != 0 { SocketNames.restore(Int64(bitPattern: header.name), room: header.nameLength, lengthAt: address &+ 8, memory) }
+        }
         return result
     }
 

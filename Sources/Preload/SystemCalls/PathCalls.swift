@@ -190,8 +190,14 @@ enum PathCalls {
     ) -> Int64 {
         let completion = unsafe perform(number, frame, location, memory, nil)
         if completion.result == Execution.ready { return Execution.finish(number, frame, completion, memory) }
+        if completion.result == NamedPipes.ready { return openPipe(completion, number, frame, memory) }
         if completion.result != WireCompletion.escape { return completion.result }
         return followOut(number, frame, arguments, memory)
+    }
+
+    @inline(never)
+    private static func openPipe(_ prepared: WireCompletion, _ number: SystemCallNumber, _ call: SystemCallFrame, _ memory: ProgramMemory) -> Int64 {
+        NamedPipes.open(prepared, Opening(number, call, memory)?.flags ?? 0)
     }
 
     /// Asks the server. `text` receives what an escape leaves to be resolved, 4096 bytes.
@@ -253,6 +259,7 @@ enum PathCalls {
         }
         guard let scratch = Scratch() else { return -ErrorNumber.noMemory }
         let completion = unsafe walk(number, &call, arguments, memory, scratch.base)
+        if completion.result == NamedPipes.ready { return openPipe(completion, number, call, memory) }
         return completion.result == WireCompletion.escape ? kernel(number, call) : completion.result
     }
 
@@ -388,9 +395,11 @@ enum PathCalls {
         guard opened.result >= 0 else { return opened }
         let type = opened.info1 & 0o170000
         if type == 0o010000 || type == 0o020000 || type == 0o060000, opening.flags & OpenFlags.pathOnly == 0 {
-            // Pipes and devices are names here; nobody stands behind them.
-            _ = channel.close(Int32(truncatingIfNeeded: opened.result))
-            return WireCompletion(result: -6)
+            // Devices are names here; nobody stands behind them.
+            let handle = Int32(truncatingIfNeeded: opened.result)
+            let pipe = type == 0o010000 ? NamedPipes.prepare(handle, opening.flags, session, channel) : WireCompletion(result: -6)
+            _ = channel.close(handle)
+            return pipe
         }
         return WireCompletion(
             result: DescriptorCalls.place(opened, flags: opening.flags, session, channel))

@@ -15,8 +15,9 @@ import CSystem
     private var hasPreload = false
     private var hasOurPreload = false
     private var preloadAddress: UInt64 = 0
-    /// The program's own LD_AUDIT; 0: not set.
+    /// The program's own LD_AUDIT and GLIBC_TUNABLES; 0: not set.
     private var auditors: UInt64 = 0
+    private var tunables: UInt64 = 0
     /// Its LD_PRELOAD and LD_LIBRARY_PATH, behind the equals sign; 0: not set.
     private(set) var preloads: UInt64 = 0
     private(set) var libraryPath: UInt64 = 0
@@ -69,6 +70,10 @@ import CSystem
         if begins(string, "LD_LIBRARY_PATH=", memory) { libraryPath = string &+ 16 }
         if begins(string, "LD_AUDIT=", memory), memory.stringLength(string, limit: Int(DASHFS_TEXT_CAPACITY)) ?? Int(DASHFS_TEXT_CAPACITY) < Int(DASHFS_TEXT_CAPACITY) {
             auditors = string
+            return
+        }
+        if begins(string, "GLIBC_TUNABLES=", memory), memory.stringLength(string, limit: Int(DASHFS_TEXT_CAPACITY)) ?? Int(DASHFS_TEXT_CAPACITY) < Int(DASHFS_TEXT_CAPACITY) {
+            tunables = string
             return
         }
         if begins(string, "LD_PRELOAD=", memory) {
@@ -147,8 +152,11 @@ import CSystem
     mutating func keepAuditors(withOurs: Bool) {
         if withOurs {
             addList("LD_AUDIT=", Configuration.library, auditors == 0 ? .none : Self.text(auditors &+ 9))
-        } else if auditors != 0 {
-            append(auditors)
+            let room = EarlyInstance.threadStorage
+            unsafe addList("GLIBC_TUNABLES=", PathBytes(room.utf8Start, count: room.utf8CodeUnitCount), tunables == 0 ? .none : Self.text(tunables &+ 15))
+        } else {
+            if auditors != 0 { append(auditors) }
+            if tunables != 0 { append(tunables) }
         }
     }
 

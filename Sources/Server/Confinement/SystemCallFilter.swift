@@ -46,7 +46,7 @@ package struct SystemCallFilter {
         ].map { Rule(Int($0)) } + [
             Rule(Int(SYS_mmap), .argumentHasNoneOf(2, UInt32(PROT_EXEC))),
             Rule(Int(SYS_mprotect), .argumentHasNoneOf(2, UInt32(PROT_EXEC))),
-            Rule(Int(SYS_fcntl), .argumentIsOneOf(1, [1033 /* F_ADD_SEALS */, 1024 /* F_SETLEASE */])),
+            Rule(Int(SYS_fcntl), .argumentIsOneOf(1, [1033 /* F_ADD_SEALS */, 1024 /* F_SETLEASE */, 3 /* F_GETFL */])),
             // IORING_REGISTER_BUFFERS_UPDATE: a piece of the cache as requests first name it.
             Rule(Int(SYS_io_uring_register), .argumentIsOneOf(1, [16])),
             // BLKDISCARD and BLKZEROOUT of <linux/fs.h>; VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_RESET, VFIO_IOMMU_MAP_DMA and

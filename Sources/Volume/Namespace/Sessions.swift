@@ -42,6 +42,7 @@ extension Volume {
         }
         for handle in holdings(session) { closeHandle(handle, session) }
         if sessions[index].hasMapped { forgetGrants(session) }
+        meetings[session.rawValue] = nil
         sessions[index].used = false
         sessions[index].generation &+= 1
         freeSessions.append(index)

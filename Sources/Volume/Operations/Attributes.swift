@@ -146,9 +146,11 @@ extension Volume {
     func access(_ request: Request, _ tx: Transaction) throws(Stop) -> Outcome {
         guard request.mode & ~7 == 0 else { throw .errno(Errno.invalid) }
         let file = try resolveExisting(request, follow: request.flags & Volume.noFollow == 0, tx)
-        guard credentials(request).may(request.mode, file) else { throw .errno(Errno.access) }
+        let who = credentials(request)
+        guard who.may(request.mode, file) else { throw .errno(Errno.access) }
         if isReadOnly && request.mode & Access.write != 0 && (file.isRegular || file.isDirectory || file.isLink) { throw .errno(Errno.readOnly) }
-        return Outcome(0)
+        noteMeeting(file, request, who)
+        return Outcome(0, file.number, UInt64(file.mode))
     }
 
     /// Layout of the answer, 64 bytes: u64 block size, blocks, free, available, inodes, free inodes, name length, volume id.

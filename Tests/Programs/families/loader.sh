@@ -57,6 +57,7 @@ int main(int count, char **arguments) {
     FILE *file = fopen("/proc/self/comm", "r");
     if (file != NULL && fgets(comm, sizeof comm, file) != NULL) printf("name: %s", comm);
     printf("LD_AUDIT: %s\n", getenv("LD_AUDIT") ? getenv("LD_AUDIT") : "none");
+    printf("GLIBC_TUNABLES: %s\n", getenv("GLIBC_TUNABLES") ? getenv("GLIBC_TUNABLES") : "none");
     if (count > 1 && strcmp(arguments[1], "again") == 0) {
         fflush(stdout);
         execl("/proc/self/exe", arguments[0], "exec", NULL);
@@ -117,6 +118,15 @@ show "dlopen" env LD_LIBRARY_PATH="$L" bin/none then added.so "$L/auditor.so" no
 show "dlopen by \$ORIGIN" "$T/app/bin/origin" then '$ORIGIN/../lib/auditor.so' added.so
 show "an auditor of the program's own" env LD_AUDIT="$KERNEL/auditor.so" LD_LIBRARY_PATH="$L" bin/none
 show "and one in the tree" env LD_AUDIT="$L/auditor.so" "$T/app/bin/origin"
+show "tunables of the program's own" env GLIBC_TUNABLES=glibc.malloc.check=0:glibc.malloc.arena_max=1 LD_LIBRARY_PATH="$L" bin/none
+# librustc_driver has as much.
+mkdir "$T/wide" && cp libinner.so "$T/wide"
+compile -shared -fPIC -Wl,-soname,libouter.so -xc - -o "$T/wide/libouter.so" -L. -linner <<'END'
+static _Thread_local char storage[24000];
+int inner(void);
+int outer(void) { char *volatile all = storage; all[sizeof storage - 1] = 1; return all[0] + inner(); }
+END
+show "a library with much thread-local storage" env LD_LIBRARY_PATH="$T/wide" bin/none
 show "a library that is not there" bin/none
 show "one that is not there, in the tree" env LD_LIBRARY_PATH="$T/plain" "$T/app/bin/none"
 show "one that its library needs" bash -c 'mkdir "$0/half" && cp "$0/app/lib/libouter.so" "$0/half" && LD_LIBRARY_PATH="$0/half" "$1/bin/none"' "$T" "$KERNEL"
