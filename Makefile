@@ -6,7 +6,7 @@ BUILT = .build/$(CONFIG)
 PACKAGES = liburing-dev pkg-config gcc g++ libc6-dev binutils linux-libc-dev strace valgrind fio sqlite3 libsqlite3-dev python3 \
 	tar gzip bzip2 xz-utils diffutils findutils patch git gpgv debian-archive-keyring dpkg
 NVME_PACKAGES = qemu-system-x86 busybox-static cpio kmod e2fsprogs util-linux procps sqlite3 python3 xz-utils gcc libc6-dev linux-libc-dev
-PROGRAM_PACKAGES = bash coreutils findutils diffutils util-linux procps gcc libc6-dev sqlite3 python3 libpython3.11-testsuite redis-server libleveldb-dev vim nano tar gzip bzip2 xz-utils cpio rsync zip unzip make binutils git python3-venv postgresql-15 librocksdb-dev fio libaio1
+PROGRAM_PACKAGES = gnupg gpg-agent tmux bash coreutils findutils diffutils util-linux procps gcc libc6-dev sqlite3 python3 libpython3.11-testsuite redis-server libleveldb-dev vim nano tar gzip bzip2 xz-utils cpio rsync zip unzip make binutils git python3-venv postgresql-15 librocksdb-dev fio libaio1
 
 .PHONY: help
 help: ## this list

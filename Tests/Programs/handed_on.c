@@ -64,6 +64,15 @@ static int after(const char *what, int one, int other) {
         if (close(one) != 0) return 1;
         return read(other, &byte, 1) == 1 && byte == 'b' && lseek(other, 0, SEEK_CUR) == 2 ? 0 : 2;
     }
+    if (strcmp(what, "first") == 0) {  // the first that this program does, as daemons do
+        if (dup2(one, 2) != 2) return 1;
+        closefrom(3);
+        return write(2, "d", 1) == 1 && fcntl(other, F_GETFD) < 0 ? 0 : 2;
+    }
+    if (strcmp(what, "rest") == 0) {  // with what exec has handed over in its place
+        closefrom(other + 1);
+        return write(other, "e", 1) == 1 && close(one) == 0 ? 0 : 2;
+    }
     if (strcmp(what, "locks") == 0) {  // set before exec, by a process that is this one; `other` was close-on-exec
         pid_t pid = fork();
         if (pid == 0) {
@@ -88,6 +97,13 @@ int main(int count, char **arguments) {
     lseek(fd, 1, SEEK_SET);
     int copy = dup(fd);
     check(again("dup", fd, copy) == 0, "two descriptors of one description are that after exec: closing one leaves the other");
+    int own = dup(2);
+    check(again("rest", fd, copy) == 0, "a program that begins with closing all others has what it was given");
+    dup2(copy, 2);
+    int closed = again("first", 2, copy);
+    dup2(own, 2);
+    check(closed == 0, "one that begins with closing all but its standard error has that");
+    close(own);
     close(fd), close(copy);
 
     fd = open_as("locks", O_RDWR | O_CREAT);

@@ -34,13 +34,13 @@ import Wire
         }
     }
 
-    private func pathOnly(_ path: String) -> Int32 { unsafe Glibc.open(path, O_PATH | O_CLOEXEC) }
+    private func pathOnly(_ path: String) -> Int32 { unsafe path.withCString { Int32(unsafe dashfs_sys_open($0, 0o10000000 | O_CLOEXEC, 0)) } }
 
     private func number(_ descriptor: Int64) -> UInt64 {
         var status = stat()
         guard descriptor >= 0, unsafe fstat(Int32(descriptor), &status) == 0 else { return 0 }
         close(Int32(descriptor))
-        return status.st_ino
+        return UInt64(status.st_ino)
     }
 
     @Test("What one process has put behind a socket's name others get, as the node's permissions say, and nobody after it has gone")

@@ -24,7 +24,7 @@ package enum SystemCallNumber: Int64, CaseIterable {
     case getcwd = 79, chdir = 80, fchdir = 81, rename = 82, mkdir = 83, rmdir = 84, creat = 85, link = 86, unlink = 87
     case symlink = 88, readlink = 89, chmod = 90, fchmod = 91, chown = 92, fchown = 93, lchown = 94, umask = 95
     case setuid = 105, setgid = 106, setreuid = 113, setregid = 114, setgroups = 116, setresuid = 117, setresgid = 119
-    case setfsuid = 122, setfsgid = 123, utime = 132, mknod = 133, statfs = 137, fstatfs = 138, chroot = 161
+    case setfsuid = 122, setfsgid = 123, utime = 132, mknod = 133, statfs = 137, fstatfs = 138, setrlimit = 160, chroot = 161
     case sync = 162, readahead = 187, setxattr = 188, lsetxattr = 189, fsetxattr = 190, getxattr = 191
     case lgetxattr = 192, fgetxattr = 193, listxattr = 194, llistxattr = 195, flistxattr = 196, removexattr = 197
     case lremovexattr = 198, fremovexattr = 199, io_submit = 209, getdents64 = 217, fadvise64 = 221, epoll_ctl = 233
@@ -32,7 +32,7 @@ package enum SystemCallNumber: Int64, CaseIterable {
     case futimesat = 261, newfstatat = 262, unlinkat = 263, renameat = 264, linkat = 265, symlinkat = 266
     case readlinkat = 267, fchmodat = 268, faccessat = 269, pselect6 = 270, ppoll = 271, splice = 275, tee = 276
     case sync_file_range = 277, vmsplice = 278, utimensat = 280, fallocate = 285, dup3 = 292, preadv = 295
-    case pwritev = 296, recvmmsg = 299, fanotify_mark = 301, name_to_handle_at = 303, open_by_handle_at = 304, syncfs = 306, sendmmsg = 307, accept4 = 288
+    case pwritev = 296, recvmmsg = 299, fanotify_mark = 301, prlimit64 = 302, name_to_handle_at = 303, open_by_handle_at = 304, syncfs = 306, sendmmsg = 307, accept4 = 288
     case renameat2 = 316, execveat = 322, copy_file_range = 326, preadv2 = 327, pwritev2 = 328, pkey_mprotect = 329
     case statx = 332, io_uring_setup = 425, clone3 = 435, close_range = 436, openat2 = 437, faccessat2 = 439, fchmodat2 = 452, setxattrat = 463
     case getxattrat = 464, listxattrat = 465, removexattrat = 466

@@ -100,6 +100,7 @@ private func result(_ number: SystemCallNumber, _ frame: SystemCallFrame) -> Int
         if result >= 0, !Connection.isBorrowed { Connection.identityHasChanged() }
         return result
 
+    case .setrlimit, .prlimit64: return FileSizeLimit.change(number, frame)
     case .mmap: return Maps.map(frame)
     case .munmap: return Maps.unmap(frame)
     case .mremap: return Maps.remap(frame)
@@ -143,6 +144,9 @@ private func onDescriptor(_ number: SystemCallNumber, _ frame: SystemCallFrame, 
         case .flock: return WireCompletion(result: channel.flock(file.handle, operation: UInt32(truncatingIfNeeded: second)))
         case .fallocate:
             guard third >= 0, frame.argument3 > 0 else { return WireCompletion(result: -ErrorNumber.invalid) }
+            let keepsSize: Int64 = 1
+            let grown = second & keepsSize == 0 ? FileSizeLimit.grow(channel, place, to: UInt64(third) &+ UInt64(frame.argument3)) : 0
+            if grown < 0 { return WireCompletion(result: grown) }
             return WireCompletion(
                 result: channel.fallocate(
                     file.handle, mode: UInt32(truncatingIfNeeded: second), offset: third, length: UInt64(frame.argument3)))

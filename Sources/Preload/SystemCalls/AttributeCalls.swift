@@ -49,6 +49,8 @@ enum AttributeCalls {
             return changeOwner(channel, place, word(frame.argument2), word(frame.argument3), word(frame.argument4))
         case .truncate, .ftruncate:
             guard frame.argument1 >= 0 else { return invalid }
+            let grown = FileSizeLimit.grow(channel, place, to: UInt64(frame.argument1))
+            if grown < 0 { return WireCompletion(result: grown) }
             var request = WireRequest(.setattr)
             request.attributeMask = 8
             request.length = second

@@ -88,8 +88,8 @@ enum DescriptorCalls {
         let first = UInt32(truncatingIfNeeded: frame.argument0)
         let last = UInt32(truncatingIfNeeded: frame.argument1)
         let closeOnExec: Int64 = 4
-        // The kernel checks; marking close-on-exec does not change what is ours.
-        guard first <= last, Connection.placeholder >= 0, frame.argument2 & ~2 == 0, frame.argument2 & closeOnExec == 0 else { return nil }
+        // The kernel checks; marking close-on-exec does not change what is ours. A program that has just begun may have nothing of ours but what an exec has left.
+        guard first <= last, Connection.placeholder >= 0 || Legacy.isThere, frame.argument2 & ~2 == 0, frame.argument2 & closeOnExec == 0 else { return nil }
         var begin = first
         var flags = frame.argument2
         while begin <= last {

@@ -43,7 +43,8 @@ enum Transfers {
         guard let session = file.session else { return file.failure }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
-        let total = Int(min(count, UInt64(transferLimit)))
+        let total = FileSizeLimit.room(Int(min(count, UInt64(transferLimit))), file, channel, offset: offset, flags: flags)
+        if total < 0 { return Int64(total) }
         var done = 0
         repeat {
             let piece = min(total - done, channel.dataCapacity)
@@ -157,7 +158,11 @@ enum Transfers {
         guard let session = file.session else { return file.failure }
         guard let channel = session.acquire() else { return -ErrorNumber.io }
         defer { session.release(channel) }
-        let sum = total(vector, count, memory)
+        var sum = total(vector, count, memory)
+        if sum > 0 {
+            sum = Int64(FileSizeLimit.room(Int(sum), file, channel, offset: offset, flags: flags))
+            if sum < 0 { return sum }
+        }
         if sum < 0 { return refusal(channel.writeInPlace(file.handle, count: 0, offset: place(offset, 0)), sum) }
         var done = 0
         var pieces = Pieces(vector: vector, count: Int(count))
@@ -204,7 +209,10 @@ enum Transfers {
         if frame.argument1 != 0 && offsets.0 < 0 || frame.argument3 != 0 && offsets.1 < 0 {
             return refusal(channel.copyRange(from: source.handle, at: 0, to: target.handle, at: 0, length: 0), -ErrorNumber.invalid)
         }
-        let length = min(UInt64(bitPattern: frame.argument4), UInt64(transferLimit))
+        let room = FileSizeLimit.room(
+            Int(min(UInt64(bitPattern: frame.argument4), UInt64(transferLimit))), target, channel, offset: frame.argument3 == 0 ? nil : offsets.1, flags: 0)
+        if room < 0 { return Int64(room) }
+        let length = UInt64(room)
         let result = channel.copyRange(from: source.handle, at: offsets.0, to: target.handle, at: offsets.1, length: length)
         if result > 0 {
             if frame.argument1 != 0 { unsafe UnsafeMutablePointer<Int64>(bitPattern: Int(frame.argument1))?.pointee = offsets.0 &+ result }
