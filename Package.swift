@@ -58,7 +58,7 @@ let package = Package(
             swiftSettings: embedded + [.define("PRELOAD"), .unsafeFlags(["-g", "-Xfrontend", "-enable-single-module-llvm-emission"])],
             // It needs no other library: what it uses of libc is weak (EarlyInstance.swift says why).
             linkerSettings: embeddedLink("Preload/exports.map", soname: "libdashfs-preload.so")
-                + [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "initfirst", "-Xclang-linker", "-nodefaultlibs"])]),
+                + [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "initfirst", "-Xlinker", "--strip-debug", "-Xclang-linker", "-nodefaultlibs"])]),
         .target(name: "Interception", dependencies: ["CSystem"], swiftSettings: ordinary),
         .target(name: "BlockDevice", dependencies: ["CSystem", "CLiburing"], swiftSettings: ordinary),
         .executableTarget(name: "dashfs-device-bench", dependencies: ["BlockDevice"], swiftSettings: ordinary),

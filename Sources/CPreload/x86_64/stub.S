@@ -29,8 +29,6 @@
 #define DW_OP_deref 0x06
 #define DW_OP_const1u 0x08
 #define DW_OP_const1s 0x09
-#define DW_OP_dup 0x12
-#define DW_OP_swap 0x16
 #define DW_OP_and 0x1a
 #define DW_OP_plus 0x22
 #define DW_OP_plus_uconst 0x23
@@ -50,7 +48,8 @@
     .cfi_startproc
     // One description for all slots; it asks the instruction pointer where in its slot it is.
     // CFA = rsp + ((rip & 127) in 21 ..< 34 ? 128 : 0): the program's stack pointer at the site.
-    .cfi_escape DW_CFA_def_cfa_expression, 19, DW_OP_breg_rsp, 0, DW_OP_bregx_rip, 0, DW_OP_const1u, 127, DW_OP_and, DW_OP_dup, DW_OP_const1u, 21, DW_OP_ge, DW_OP_swap, DW_OP_const1u, 34, DW_OP_lt, DW_OP_and, DW_OP_lit7, DW_OP_shl, DW_OP_plus
+    // (valgrind's reader knows neither dup nor swap.)
+    .cfi_escape DW_CFA_def_cfa_expression, 22, DW_OP_breg_rsp, 0, DW_OP_bregx_rip, 0, DW_OP_const1u, 127, DW_OP_and, DW_OP_const1u, 21, DW_OP_ge, DW_OP_bregx_rip, 0, DW_OP_const1u, 127, DW_OP_and, DW_OP_const1u, 34, DW_OP_lt, DW_OP_and, DW_OP_lit7, DW_OP_shl, DW_OP_plus
     // The caller is the function that the site stands in, at the end of its syscall: the word at slot + 72.
     .cfi_escape DW_CFA_val_expression, DW_rip, 8, DW_OP_bregx_rip, 0, DW_OP_const1s, 0x80, DW_OP_and, DW_OP_plus_uconst, 72, DW_OP_deref
 dashfs_slots:
