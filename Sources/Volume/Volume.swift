@@ -25,6 +25,9 @@ import BlockDevice
         /// How many files may be mapped at once, and how many of their pages.
         public var mappedFiles = 4_096
         public var mappedPages = 1 << 20
+        /// What the programs of one user may have of them; of root, all.
+        public var mappedFilesPerUser = 2_048
+        public var mappedPagesPerUser = 1 << 19
         /// A device that wants to know is told which blocks are free again.
         public var discard = true
         /// Blocks: shorter runs are not worth a request; 64 KiB, and one for tests that want many.

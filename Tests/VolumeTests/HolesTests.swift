@@ -101,6 +101,33 @@ import Volume
 
     @Test(arguments: [false, true]) func whatGrowsIsNotSeenBeforeItsSize(direct: Bool) throws { #expect(try HolesTests.grownThenOverwritten(direct: direct, .none) == nil) }
 
+    /// A copy that begins in the middle of a page, in many steps, cut between them: each block is what it was, or as after the copy.
+    @Test func aCopyLeavesWholeBlocks() throws {
+        let device = try JournalTests.recording(atomic: 512)
+        let volume = try JournalTests.mount(device)
+        let (source, target) = (volume.open("/s", 0o102), volume.open("/t", 0o102))
+        let (old, new) = (VolumeWorkload.bytes(64 * 4096, seed: 1), VolumeWorkload.bytes(64 * 4096, seed: 2))
+        #expect(volume.write(source, new, at: 0) == new.count && volume.write(target, old, at: 0) == old.count)
+        #expect(volume.run(.sync).result == 0)
+        let first = device.log.events.count
+        let (from, to, count) = (1111, 3000, 50 * 4096)
+        var after = old
+        after.replaceSubrange(to..<to + count, with: new[from..<from + count])
+        #expect(volume.run(.copyRange) {
+            ($0.handle, $0.handle2) = (Int32(source), Int32(target))
+            ($0.offset, $0.offset2, $0.length) = (Int64(from), Int64(to), UInt64(count))
+        }.result == Int64(count))
+        #expect(volume.fsync(target) == 0)
+        let states = CrashStates(device)
+        for cut in first...states.cutCount {
+            let found = try JournalTests.mount(states.state(at: cut, seed: 1).device).content("/t", old.count)
+            for block in stride(from: 0, to: old.count, by: 4096) {
+                let bytes = found[block..<block + 4096]
+                #expect(bytes == old[block..<block + 4096] || bytes == after[block..<block + 4096], "cut \(cut), block \(block / 4096)")
+            }
+        }
+    }
+
     /// Synced into a record, then one half zeroed where it is: its old bytes never come home, and the tail may pass them all the same. Not those of the other half.
     private static func zeroedBeforeItCameHome(_ bug: PlantedBug) throws -> String? {
         let device = try JournalTests.recording(atomic: 512)

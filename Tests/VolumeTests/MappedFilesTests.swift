@@ -326,6 +326,50 @@ import Volume
         #expect(volume.volume.mapOccupancy.files <= 1 && volume.volume.takeNotes().isEmpty)
     }
 
+    /// One user has what he may have, and others go on; what he asks for beyond the end of a file is his when it comes.
+    @Test func aUserCannotTakeWhatAllMayHave() throws {
+        let volume = try volume {
+            $0.mappedPages = 40
+            $0.mappedPagesPerUser = 20
+            $0.mappedFilesPerUser = 3
+        }
+        let sessions = try [1000, 1001, 0].map { try #require(volume.volume.openSession(Credentials(user: $0, group: $0))) }
+        func open(_ who: Int, _ name: String) -> Int64 { volume.run(.open, name, as: sessions[who]) { ($0.flags, $0.mode) = (0o102, 0o666) }.result }
+        #expect(volume.run(.setattr, "/") { ($0.attributes.mask, $0.attributes.mode) = (.mode, 0o777) }.result == 0)
+        func map(_ who: Int, _ handle: Int64, pages: Int, from first: Int = 0) -> (Int64, PlainFileMemory?) {
+            let answer = volume.run(.map, as: sessions[who]) {
+                ($0.handle, $0.offset, $0.length, $0.flags) = (Int32(handle), Int64(first * 4096), UInt64(pages * 4096), 1)
+            }
+            let memory = answer.result == 0 ? volume.volume.takeMap(sessions[who], inode: answer.info0)?.memory as? PlainFileMemory : nil
+            memory?.isHeldByOthers = true
+            return (answer.result, memory)
+        }
+        func resize(_ who: Int, _ handle: Int64, pages: Int) -> Int64 {
+            volume.run(.setattr, as: sessions[who]) { ($0.handle, $0.attributes.mask, $0.attributes.size) = (Int32(handle), .size, Int64(pages * 4096)) }.result
+        }
+        let (mine, his, roots) = (open(0, "/mine"), open(1, "/his"), open(2, "/roots"))
+        #expect(resize(0, mine, pages: 30) == 0 && resize(1, his, pages: 10) == 0 && resize(2, roots, pages: 25) == 0)
+        let (result, memory) = map(0, mine, pages: 15)
+        #expect(result == 0 && volume.volume.mapOccupancy.pages == 15)
+        #expect(map(0, mine, pages: 21).0 == -12 && resize(0, mine, pages: 15) == 0 && volume.volume.mapOccupancy.pages == 15)
+        // Beyond its end, another's file: he is not kept from making it longer, and what comes counts for the one who has asked.
+        let herViewOfHis = open(0, "/his")
+        #expect(map(0, herViewOfHis, pages: 5, from: 10).0 == 0 && resize(1, his, pages: 15) == 0)
+        #expect(volume.volume.mapOccupancy.pages == 30 && resize(0, mine, pages: 16) == -28)
+        // Her own does not grow into what she may not have.
+        let other = open(0, "/other")
+        #expect(map(0, other, pages: 100).0 == 0 && resize(0, other, pages: 50) == -28)
+        // Others do not feel it, up to the limit of all.
+        #expect(map(1, his, pages: 9).0 == 0)
+        #expect(map(2, roots, pages: 11).0 == -12 && map(2, roots, pages: 10).0 == 0)
+        // So many files, and no more: a third is had, a fourth is not.
+        #expect(map(0, open(0, "/third"), pages: 1).0 == -23)
+        // What a file loses is given back.
+        #expect(resize(0, mine, pages: 2) == 0 && map(0, herViewOfHis, pages: 1, from: 14).0 == 0 && volume.volume.mapOccupancy.pages == 27)
+        #expect(map(0, mine, pages: 2).0 == 0 && resize(0, mine, pages: 30) == -28)
+        memory?.isHeldByOthers = false
+    }
+
     /// A write of a part of a page takes with it what was stored beside: seen when the memory goes and the volume alone is left.
     static func storeBesideAWrite(_ bug: PlantedBug = .none) throws -> String? {
         let device = try MemoryDevice(size: VolumeHarness.smallSize)

@@ -43,6 +43,8 @@ enum Descriptors {
         return entry != 0 && entry != own
     }
 
+    static func isFile(_ descriptor: Int64, of description: Description) -> Bool { entry(descriptor) == description.index &+ 1 }
+
     @inline(__always)
     static func isOwn(_ descriptor: Int64) -> Bool { entry(descriptor) == own }
 
@@ -213,6 +215,9 @@ enum Descriptors {
         unsafe row.pointee.generation = generation
         return true
     }
+
+    /// Something beside one descriptor and the caller has it: another descriptor, a map, a call.
+    var isShared: Bool { unsafe dashfs_load32(row) > 2 }
 
     /// False: it has just gone.
     @inline(__always)

@@ -4,7 +4,7 @@
 //
 // all numbers decimal. The descriptors are <number>=<handle>=<mode>=<inode>, each followed by a comma; number 65536 is the working directory, and 65537 says
 // that exec has closed one of several descriptors of this handle, and with it the process's record locks on the file. A handle of -1 is lost: every call on it fails
-// with EBADF, as a placeholder it would mislead fstat(2) and its like. The connection keeps the handles open (`Legacy`); it is -1 where there are none. `cut` is 1 where the session has more
+// with EBADF, as a placeholder it would mislead fstat(2) and its like. A handle of -2: it is the same file as the descriptor at the place of the mode, which comes before it. The connection keeps the handles open (`Legacy`); it is -1 where there are none. `cut` is 1 where the session has more
 // open than is named: the successor then takes the rest over at once, so that what was close-on-exec is closed. The lengths are those of the texts behind the colon: the
 // working directory, the new program's path if it is a file of the volume, and the path by which that was started.
 //
@@ -19,6 +19,7 @@ enum Handover {
     /// In the list of descriptors.
     private static var directory: UInt64 { UInt64(DASHFS_DESCRIPTOR_LIMIT) }
     private static var closed: UInt64 { directory + 1 }
+    private static var sameAsBefore: Int64 { -2 }
 
     // MARK: In the new program
 
@@ -42,7 +43,7 @@ enum Handover {
             }
             let isKnown = isLegacy && handle >= 0
             // What dup made are descriptors of one description, here as well: closing one of them closes nothing.
-            let shared = isKnown ? Descriptors.find(handle: Int32(truncatingIfNeeded: handle)) : nil
+            let shared = handle == sameAsBefore ? Descriptors.pin(mode) : nil
             guard
                 let description = shared
                     ?? Descriptors.make(
@@ -152,14 +153,14 @@ enum Handover {
         return preparation
     }
 
-    private static func survivesExec(_ number: UInt32) -> Bool {
+    fileprivate static func survivesExec(_ number: UInt32) -> Bool {
         let flags = dashfs_raw_syscall3(SystemCallNumber.fcntl.rawValue, Int64(number), 1 /* F_GETFD */, 0)
         return flags >= 0 && flags & 1 == 0
     }
 
     /// Adds our variable, if there is anything to say, and makes ready what keeps the files open meanwhile.
     private static func compose(_ list: inout Variables, _ program: ProgramFile, _ preparation: inout Preparation) {
-        guard let scratch = Scratch() else { return }
+        guard let scratch = Scratch(), let named = NamedDescriptions() else { return }
         let handles = unsafe scratch.base.assumingMemoryBound(to: Int32.self)
         let limit = Descriptors.filesLimit
         // What only maps keep open ends with them.
@@ -173,10 +174,15 @@ enum Handover {
             let isKnown = file.generation == Connection.generation && count < limit
             guard isDirectory || survivesExec(number) else {
                 isCut = isCut || isKnown
-                if isKnown, RecordLocks.used, !Connection.isBorrowed { survivors.add(closed, handle: Int64(file.handle), file.mode, file.inode) }
+                // Whose handle nothing else has is closed by the server, with its locks.
+                if isKnown, RecordLocks.used, !Connection.isBorrowed, file.isShared { survivors.add(closed, handle: Int64(file.handle), file.mode, file.inode) }
                 continue
             }
             isAny = true
+            if let first = named.first(number, file) {
+                survivors.add(isDirectory ? directory : UInt64(number), handle: sameAsBefore, first, 0)
+                continue
+            }
             if isKnown {
                 unsafe handles[count] = file.handle
                 count += 1
@@ -220,6 +226,28 @@ enum Handover {
         var kind: UInt64 = 0
         var key: (UInt64, UInt64) = (0, 0)
         var isCut = false
+    }
+}
+
+/// Which descriptions the list of descriptors has already: a bit for each, so that it costs the same however many there are.
+private struct NamedDescriptions: ~Copyable {
+    private let scratch: Scratch
+
+    init?() {
+        guard Int(DASHFS_DESCRIPTION_LIMIT) / 8 <= Scratch.bytes, let scratch = Scratch() else { return nil }
+        let words = unsafe UnsafeMutableRawBufferPointer(start: scratch.base, count: Int(DASHFS_DESCRIPTION_LIMIT) / 8)
+        unsafe words.initializeMemory(as: UInt64.self, repeating: 0)
+        self.scratch = scratch
+    }
+
+    /// The first descriptor that survives of a description that has been named; else nil, and it is named from here on.
+    func first(_ number: UInt32, _ file: Description) -> UInt32? {
+        let word = unsafe scratch.base + Int(file.index / 8)
+        let (bits, bit) = (unsafe word.load(as: UInt8.self), UInt8(1) << UInt8(truncatingIfNeeded: file.index % 8))
+        unsafe word.storeBytes(of: bits | bit, as: UInt8.self)
+        if bits & bit == 0 { return nil }
+        for earlier in 0..<number where Descriptors.isFile(Int64(earlier), of: file) && Handover.survivesExec(earlier) { return earlier }
+        return nil
     }
 }
 

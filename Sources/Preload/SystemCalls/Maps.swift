@@ -252,24 +252,30 @@ enum Maps {
 
     /// The open files that maps keep.
     static func addHandles(_ target: UnsafeMutablePointer<Int32>, _ count: inout Int, limit: Int) {
-        for index in 0..<(unsafe used) where count < limit {
-            let row = unsafe dashfs_map_at(index)
-            guard unsafe dashfs_load32_acquire(dashfs_map_state(row)) == 2, unsafe row.pointee.description != 0 else { continue }
-            let file = unsafe Description(index: row.pointee.description &- 1)
-            guard file.generation == Connection.generation else { continue }
-            unsafe target[count] = file.handle
-            count += 1
+        var found = count
+        let last = firstFile { file in
+            guard found < limit else { return true }
+            if file.generation == Connection.generation {
+                unsafe target[found] = file.handle
+                found += 1
+            }
+            return false
         }
+        last?.release()
+        count = found
     }
 
     /// The description of a handle that a map keeps, with a reference for the caller.
-    static func find(handle: Int32) -> Description? {
+    static func find(handle: Int32) -> Description? { firstFile { $0.handle == handle && $0.generation == Connection.generation } }
+
+    /// The first open file kept by a map that is wanted, with a reference for the caller. Each is held while it is looked at.
+    private static func firstFile(_ isWanted: (Description) -> Bool) -> Description? {
         for index in 0..<(unsafe used) {
             let row = unsafe dashfs_map_at(index)
             guard unsafe dashfs_load32_acquire(dashfs_map_state(row)) == 2, unsafe row.pointee.description != 0 else { continue }
             let file = unsafe Description(index: row.pointee.description &- 1)
             guard file.retain() else { continue }
-            if file.handle == handle, file.generation == Connection.generation { return file }
+            if isWanted(file) { return file }
             file.release()
         }
         return nil

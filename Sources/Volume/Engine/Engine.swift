@@ -252,6 +252,7 @@ extension Volume {
             tx.forcedMiss = forceMissAt
             tx.nextProgress = progress
             tx.isInternal = task != .request
+            tx.session = request.session
             do throws(Stop) {
                 let outcome = try perform(request, task, progress, tx)
                 if !tx.isEmpty { try commit(tx, token: request.token, result: outcome.result) }

@@ -48,8 +48,8 @@ extension Volume {
         let size = liveSize(file, tx)
         switch progress.phase {
         case 1:
-            mapped.want(first, Volume.pages(last))
-            if try fill(mapped, file, size: size, to: min(Volume.pages(last), Volume.pages(size)), progress, tx) {
+            mapped.want(first, Volume.pages(last), user(of: request.session))
+            if try fill(mapped, file, size: size, to: min(Volume.pages(last), Volume.pages(size)), request, progress, tx) {
                 tx.nextProgress.phase = isWritable ? mapped.isWritable ? 3 : 2 : 4
                 tx.nextProgress.done = 0
             }
@@ -84,11 +84,11 @@ extension Volume {
         let size = liveSize(file, tx)
         let (first, end) = (range.lowerBound, min(range.upperBound, Volume.pages(size)))
         if progress.phase == 0 {
-            mapped.want(first, range.upperBound)
+            mapped.want(first, range.upperBound, user(of: request.session))
             tx.nextProgress.mapped = mapped.inode
             var here = progress
             here.done = max(first, progress.done)
-            if try fill(mapped, file, size: size, to: end, here, tx) {
+            if try fill(mapped, file, size: size, to: end, request, here, tx) {
                 tx.nextProgress.phase = 1
                 tx.nextProgress.done = 0
             }
@@ -107,9 +107,12 @@ extension Volume {
         }
         let mapped: MappedFile
         if let present = mappedFiles[file.number] { mapped = present } else {
-            guard mappedFiles.count < configuration.mappedFiles else { throw .errno(Errno.tableFull) }
+            let user = user(of: request.session)
+            guard mappedFiles.count < configuration.mappedFiles,
+                user == 0 || mappedFiles.values.reduce(0, { $0 + ($1.user == user ? 1 : 0) }) < configuration.mappedFilesPerUser
+            else { throw .errno(Errno.tableFull) }
             guard let memory = makeMemory() else { throw .errno(Errno.noDevice) }
-            mapped = MappedFile(inode: file.number, memory: memory)
+            mapped = MappedFile(inode: file.number, memory: memory, user: user)
             mappedFiles[file.number] = mapped
             if mappedFiles.count == 1 { nextMapCheck = clock.monotonic &+ commitAge }
         }
@@ -121,11 +124,14 @@ extension Volume {
     }
 
     /// Copies pages [progress.done, end) that are not there yet into the memory. True: all are.
-    private func fill(_ mapped: MappedFile, _ file: Inode, size: UInt64, to end: UInt64, _ progress: Progress, _ tx: Transaction) throws(Stop) -> Bool {
+    private func fill(
+        _ mapped: MappedFile, _ file: Inode, size: UInt64, to end: UInt64, _ request: Request, _ progress: Progress, _ tx: Transaction
+    ) throws(Stop) -> Bool {
         var page = progress.done
         var (looks, lookups, copied, missed) = (0, 0, 0, false)
         var endOfHole: UInt64 = 0
-        let most = configuration.mappedPages - mapOccupancy.pages + mapped.sums.count
+        let user = user(of: request.session)
+        let most = pageRoom(of: user) + mapped.sums.count
         while page < end && looks < 4096 && lookups < walkStep && copied < transferStep {
             looks += 1
             if mapped.isPresent(page) {
@@ -134,18 +140,22 @@ extension Volume {
             }
             guard page < UInt64(mapped.sums.count) || page < UInt64(max(0, most)) else { throw .errno(Errno.noMemory) }
             let frame = try tx.data(file.number, page)
+            func note(_ sum: UInt64) {
+                mapped.extend(through: page, for: user)
+                mapped.note(page, sum)
+            }
             let start = page * Volume.pageSize
             let count = Int(min(Volume.pageSize, size - start))
             if frame >= 0 {
                 copied += 1
                 guard unsafe mapped.memory.write(cache.pointer(frame), at: start, count: count) else { throw .errno(Errno.noMemory) }
-                mapped.note(page, mapped.keepsSums ? unsafe PageSum.of(cache.pointer(frame)) : PageSum.unknown)
+                note(mapped.keepsSums ? unsafe PageSum.of(cache.pointer(frame)) : PageSum.unknown)
             } else if file.mapping == InodeLayout.Mapping.inline {
                 let bytes = page == 0 ? min(Int(file.inlineCount), count) : 0
                 if bytes > 0 { guard unsafe mapped.memory.write(file.inline.pointer, at: 0, count: bytes) else { throw .errno(Errno.noMemory) } }
-                mapped.note(page, bytes == 0 ? zeroSum : PageSum.unknown)
+                note(bytes == 0 ? zeroSum : PageSum.unknown)
             } else if page < endOfHole {
-                mapped.note(page, zeroSum)
+                note(zeroSum)
             } else {
                 let (extent, next) = try lookup(file, page, tx)
                 lookups += 1
@@ -158,7 +168,7 @@ extension Volume {
                     continue
                 }
                 endOfHole = extent?.end ?? next
-                mapped.note(page, zeroSum)
+                note(zeroSum)
             }
             page += 1
         }

@@ -18,8 +18,12 @@ final class MappedFile {
     var isBroken = false
     /// For each page its sum as the volume has it, or `PageSum.absent` or `.unknown`.
     var sums: ContiguousArray<UInt64> = []
-    /// Pages [from, to) that programs have asked for, also beyond the end of the file.
-    var wanted: [(from: UInt64, to: UInt64)] = []
+    /// Pages [from, to) that programs have asked for, also beyond the end of the file,
+    /// and who has asked for them last.
+    var wanted: [(from: UInt64, to: UInt64, user: UInt32)] = []
+    /// Whose programs made it, and for whom how many of its pages are in memory (`sums`): for the limits of a user.
+    let user: UInt32
+    private var charges: [UInt32: Int] = [:]
     /// Pages in holes that a block is kept for, among the volume's reserved ones, because programs may store into them.
     private(set) var kept: ContiguousArray<Bool> = []
     private(set) var keptCount = 0
@@ -31,19 +35,39 @@ final class MappedFile {
     /// Requests that are in the middle of making a map.
     var users: Set<UInt64> = []
 
-    init(inode: UInt64, memory: any FileMemory) {
+    init(inode: UInt64, memory: any FileMemory, user: UInt32) {
         self.inode = inode
         self.memory = memory
+        self.user = user
+    }
+
+    func charge(to user: UInt32) -> Int { charges[user] ?? 0 }
+
+    /// Makes room for the sum of a page, for which the user is charged.
+    func extend(through page: UInt64, for user: UInt32) {
+        guard page >= UInt64(sums.count) else { return }
+        let new = Int(page) + 1 - sums.count
+        sums.append(contentsOf: repeatElement(PageSum.absent, count: new))
+        charges[user, default: 0] += new
+    }
+
+    /// Pages from `end` on are not there any more: whoever has most is charged for less.
+    func cut(to end: Int) {
+        var gone = sums.count - end
+        guard gone > 0 else { return }
+        sums.removeLast(gone)
+        while gone > 0, let most = charges.max(by: { ($0.value, $0.key) < ($1.value, $1.key) }) {
+            let part = min(gone, most.value)
+            charges[most.key] = part == most.value ? nil : most.value - part
+            gone -= part
+        }
     }
 
     func isPresent(_ page: UInt64) -> Bool { page < UInt64(sums.count) && sums[Int(page)] != PageSum.absent }
 
     var isInUse: Bool { !grants.isEmpty || !users.isEmpty || memory.isHeldByOthers }
 
-    func note(_ page: UInt64, _ sum: UInt64) {
-        while UInt64(sums.count) <= page { sums.append(PageSum.absent) }
-        sums[Int(page)] = sum
-    }
+    func note(_ page: UInt64, _ sum: UInt64) { sums[Int(page)] = sum }
 
     func isKept(_ page: UInt64) -> Bool { page < UInt64(kept.count) && kept[Int(page)] }
 
@@ -55,14 +79,14 @@ final class MappedFile {
     }
 
     /// Adds a range to what is wanted.
-    func want(_ from: UInt64, _ to: UInt64) {
+    func want(_ from: UInt64, _ to: UInt64, _ user: UInt32) {
         var (from, to) = (from, to)
         wanted.removeAll { range in
             guard range.from <= to, from <= range.to else { return false }
             (from, to) = (min(from, range.from), max(to, range.to))
             return true
         }
-        wanted.append((from, to))
+        wanted.append((from, to, user))
     }
 }
 
@@ -114,9 +138,9 @@ extension Volume {
             }
             for range in mapped.wanted where max(range.from, oldEnd) < min(range.to, newEnd) {
                 let (begin, end) = (max(range.from, oldEnd), min(range.to, newEnd))
-                guard end <= UInt64(mapped.sums.count) || mapOccupancy.pages + Int(clamping: end - UInt64(mapped.sums.count)) <= configuration.mappedPages else {
-                    throw .errno(Errno.noSpace)
-                }
+                // Who writes into a file that others have mapped is not held to their limits.
+                let room = user(of: tx.session) == range.user ? pageRoom(of: range.user) : configuration.mappedPages - mapOccupancy.pages
+                guard end <= UInt64(mapped.sums.count) || Int(clamping: end - UInt64(mapped.sums.count)) <= room else { throw .errno(Errno.noSpace) }
                 guard mapped.isWritable else { continue }
                 if begin < min(end, firstWritten) { try keepPages(mapped, from: begin, to: min(end, firstWritten), tx) }
                 if max(begin, endWritten) < end, firstWritten != .max { try keepPages(mapped, from: max(begin, endWritten), to: end, tx) }
@@ -161,7 +185,7 @@ extension Volume {
         // What programs have stored beyond the old end, or what lay beyond the new one, is not the file's.
         if tail != 0, new < old || mapped.isWritable, !mapped.memory.zero(at: min(old, new), count: Volume.pageSize - tail) { return false }
         if newEnd < oldEnd {
-            if UInt64(mapped.sums.count) > newEnd { mapped.sums.removeLast(mapped.sums.count - Int(newEnd)) }
+            if UInt64(mapped.sums.count) > newEnd { mapped.cut(to: Int(newEnd)) }
             if tail != 0, mapped.isPresent(newEnd - 1) { mapped.note(newEnd - 1, PageSum.unknown) }
             return mapped.memory.resize(newEnd * Volume.pageSize)
         }
@@ -169,6 +193,7 @@ extension Volume {
         guard mapped.memory.resize(oldEnd * Volume.pageSize), mapped.memory.resize(newEnd * Volume.pageSize) else { return false }
         for range in mapped.wanted {
             var page = max(range.from, oldEnd)
+            if page < min(range.to, newEnd) { mapped.extend(through: min(range.to, newEnd) - 1, for: range.user) }
             while page < min(range.to, newEnd) {
                 mapped.note(page, zeroSum)
                 page += 1
@@ -209,7 +234,7 @@ extension Volume {
     private func lose(_ mapped: MappedFile) {
         note("inode \(mapped.inode): there is no memory for its maps any more; programs that use them are ended by SIGBUS")
         mapped.isBroken = true
-        mapped.sums.removeAll()
+        mapped.cut(to: 0)
         _ = mapped.memory.resize(0)
     }
 
@@ -229,6 +254,14 @@ extension Volume {
 
     /// Mapped files, and the pages of them that are in memory.
     public var mapOccupancy: (files: Int, pages: Int) { (mappedFiles.count, mappedFiles.values.reduce(0) { $0 + $1.sums.count }) }
+
+    /// How many pages more may come into memory for a user. Root is held to the limit of all alone.
+    func pageRoom(of user: UInt32) -> Int {
+        let room = configuration.mappedPages - mapOccupancy.pages
+        return user == 0 ? room : min(room, configuration.mappedPagesPerUser - mappedFiles.values.reduce(0) { $0 + $1.charge(to: user) })
+    }
+
+    func user(of session: SessionID) -> UInt32 { sessionIndex(session).map { sessions[$0].credentials.user } ?? .max }
 
     /// A session that has mapped files has ended: it may have been the last to hold them.
     func forgetGrants(_ session: SessionID) {

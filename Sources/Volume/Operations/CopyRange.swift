@@ -24,26 +24,17 @@ extension Volume {
         tx.nextProgress.done = total
         if from.number == to.number && readAt < writeAt + wanted && writeAt < readAt + wanted { throw .errno(Errno.invalid) }
         guard writeAt < Volume.maximumSize - wanted else { throw .errno(Errno.tooBig) }
-        let page = readAt / Volume.pageSize
-        let offset = readAt % Volume.pageSize
-        let count = min(wanted, Volume.pageSize - offset)
+        // A page of the target at a time, from one or two of the source: a cut leaves it with what it had or what it gets.
+        let count = min(wanted, Volume.pageSize - writeAt % Volume.pageSize)
         let buffer = unsafe pathBuffers.memory
         let stored = core(from.number, tx).map { $0.flags & CoreInode.Flag.sharedMap != 0 } ?? false ? mappedFiles[from.number] : nil
-        let frame = try tx.data(from.number, page)
-        if let stored, stored.isPresent(page) {
-            unsafe readStored(stored, readAt, Int(count), into: buffer)
-        } else if frame >= 0 {
-            unsafe buffer.copyMemory(from: cache.pointer(frame) + Int(offset), byteCount: Int(count))
-        } else {
-            unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0, count: BlockLayout.size)
-            if from.mapping == InodeLayout.Mapping.inline {
-                let valid = UInt64(from.inlineCount)
-                if readAt < valid { unsafe buffer.copyMemory(from: from.inline.pointer + Int(readAt), byteCount: Int(min(count, valid - readAt))) }
-            } else if let extent = try lookup(from, page, tx).extent, !extent.unwritten {
-                tx.miss(from.number, page, block: extent.block + (page - extent.index), run: Int(min(extent.end - page, UInt64(transferStep))))
-                throw .missing
-            }
+        var (done, missed) = (UInt64(0), false)
+        while done < count {
+            let part = min(count - done, Volume.pageSize - (readAt + done) % Volume.pageSize)
+            if try unsafe !readForCopy(from, stored, at: readAt + done, part, left: wanted - done, into: buffer + Int(done), tx) { missed = true }
+            done += part
         }
+        if missed { throw .missing }
         // It is read, and then written: within one file the order shows in its times.
         if source.flags & OpenFlag.noAccessTime == 0 { try touchAccessTime(Int(source.core), tx) }
         let taken = try unsafe writeBytes(to, offset: writeAt, from: buffer, count: count, credentials: credentials(request), tx)
@@ -55,5 +46,28 @@ extension Volume {
             return .more
         }
         return Outcome(Int64(moved + taken))
+    }
+    /// Bytes of one page of the source. False: they have to be read first.
+    private func readForCopy(
+        _ from: Inode, _ stored: MappedFile?, at readAt: UInt64, _ count: UInt64, left: UInt64, into buffer: UnsafeMutableRawPointer, _ tx: Transaction
+    ) throws(Stop) -> Bool {
+        let (page, offset) = (readAt / Volume.pageSize, readAt % Volume.pageSize)
+        let frame = try tx.data(from.number, page)
+        if let stored, stored.isPresent(page) {
+            unsafe readStored(stored, readAt, Int(count), into: buffer)
+        } else if frame >= 0 {
+            unsafe buffer.copyMemory(from: cache.pointer(frame) + Int(offset), byteCount: Int(count))
+        } else {
+            unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0, count: Int(count))
+            if from.mapping == InodeLayout.Mapping.inline {
+                let valid = UInt64(from.inlineCount)
+                if readAt < valid { unsafe buffer.copyMemory(from: from.inline.pointer + Int(readAt), byteCount: Int(min(count, valid - readAt))) }
+            } else if let extent = try lookup(from, page, tx).extent, !extent.unwritten {
+                let pages = Volume.pages(offset + left)
+                tx.miss(from.number, page, block: extent.block + (page - extent.index), run: Int(min(extent.end - page, pages, UInt64(transferStep))))
+                return false
+            }
+        }
+        return true
     }
 }

@@ -118,6 +118,8 @@
     var accesses = 0
     var forcedMiss = -1
     var isInternal = false
+    /// Whose request it is.
+    var session = SessionID(rawValue: 0)
 
     init(cache: Cache, geometry: Geometry, volume: UInt64, state: UnsafeMutableRawPointer) {
         self.cache = cache

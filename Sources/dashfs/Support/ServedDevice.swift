@@ -31,6 +31,7 @@ struct ServedDevice {
         configuration.nonce = random.next()
         configuration.fileMemory = { MapMemory() }
         configuration.mappedPages = Int(memory / UInt64(blockSize) / 2)
+        configuration.mappedPagesPerUser = configuration.mappedPages / 2
         do throws(VolumeError) {
             if case .memory = name { try Volume.formatFresh(queue, device.capabilities) }
             let size = try Volume.memorySize(queue, device.capabilities, configuration: configuration)
