@@ -24,8 +24,8 @@ extension Volume {
         tx.nextProgress.done = total
         if from.number == to.number && readAt < writeAt + wanted && writeAt < readAt + wanted { throw .errno(Errno.invalid) }
         guard writeAt < Volume.maximumSize - wanted else { throw .errno(Errno.tooBig) }
-        // A page of the target at a time, from one or two of the source: a cut leaves it with what it had or what it gets.
-        let count = min(wanted, Volume.pageSize - writeAt % Volume.pageSize)
+        // A page of the target at a time, from one or two of the source: a cut leaves it with what it had or what it gets. What is no more than a page is one step.
+        let count = wanted <= Volume.pageSize ? wanted : Volume.pageSize - writeAt % Volume.pageSize
         let buffer = unsafe pathBuffers.memory
         let stored = core(from.number, tx).map { $0.flags & CoreInode.Flag.sharedMap != 0 } ?? false ? mappedFiles[from.number] : nil
         var (done, missed) = (UInt64(0), false)
