@@ -58,25 +58,13 @@ struct DashFSTests {
         }
     }
 
-    @Test("Every program family passes, and prints what it prints on the kernel's file system")
-    func families() throws {
+    @Test("Every program family passes, and prints what it prints on the kernel's file system, however its calls are caught", arguments: ["rewrite", "dispatch"])
+    func families(_ intercept: String) throws {
         try withScratch { here in
             let image = here.path + "/volume.img"
             let outcome = try run(
                 programs.appendingPathComponent("run-families").path,
-                ["/dash", "--setup", "\(dashfs.path) format \(image) --size 1G", "--", dashfs.path, "run", "--image", image, "--"])
-            #expect(outcome.status == 0, "\(outcome.output)")
-            #expect(try run(dashfs.path, ["check", image]).status == 0)
-        }
-    }
-
-    @Test("And where calls are caught by dispatch")
-    func familiesByDispatch() throws {
-        try withScratch { here in
-            let image = here.path + "/volume.img"
-            let outcome = try run(
-                programs.appendingPathComponent("run-families").path,
-                ["/dash", "--setup", "\(dashfs.path) format \(image) --size 1G", "--", dashfs.path, "run", "--intercept", "dispatch", "--image", image, "--"])
+                ["/dash", "--setup", "\(dashfs.path) format \(image) --size 1G", "--", dashfs.path, "run", "--intercept", intercept, "--image", image, "--"])
             #expect(outcome.status == 0, "\(outcome.output)")
             #expect(try run(dashfs.path, ["check", image]).status == 0)
         }

@@ -10,44 +10,7 @@ import Wire
 
 /// Maps of files between a server and what its clients do with the memory they were given, allowed or not.
 @Suite(.serialized) struct MapTests {
-    private struct Client {
-        let session: Session
-        let channel: Channel
-
-        init(_ served: ServedVolume) throws {
-            session = try served.connect()
-            channel = try #require(session.acquire())
-        }
-
-        func open(_ name: String, _ flags: UInt32) -> Int32 {
-            unsafe Array(name.utf8).withUnsafeBytes { Int32(truncatingIfNeeded: unsafe channel.open(Place(PathBytes($0)), flags: flags, mode: 0o666).result) }
-        }
-
-        func write(_ handle: Int32, _ bytes: [UInt8], at offset: Int64) -> Int64 {
-            unsafe bytes.withUnsafeBytes { unsafe channel.write(handle, from: $0.baseAddress!, count: $0.count, offset: offset) }
-        }
-
-        func read(_ handle: Int32, _ count: Int, at offset: Int64) -> [UInt8] {
-            var bytes = [UInt8](repeating: 0xEE, count: count)
-            let got = unsafe bytes.withUnsafeMutableBytes { unsafe channel.read(handle, into: $0.baseAddress!, count: count, offset: offset) }
-            return Array(bytes.prefix(Int(max(0, got))))
-        }
-
-        /// A descriptor of the file's memory, or a negated errno.
-        func map(_ handle: Int32, flags: UInt32 = 3) -> Int32 {
-            let made = channel.map(handle, offset: 0, length: 1 << 20, flags: flags)
-            return Int32(truncatingIfNeeded: made.result < 0 ? made.result : session.takeMap(inode: made.info0))
-        }
-
-        func unlink(_ name: String) -> Int64 {
-            unsafe Array(name.utf8).withUnsafeBytes { unsafe channel.unlink(Place(PathBytes($0))).result }
-        }
-
-        func leave() {
-            session.release(channel)
-            session.disconnect()
-        }
-    }
+    private typealias Client = OneChannelClient
 
     private let content = (0..<20_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
 
@@ -188,5 +151,25 @@ import Wire
         served.stop()
         served.expectNothingLeft()
         #expect(served.memoryVolume.volume.mapOccupancy.files == 0)
+    }
+}
+
+extension OneChannelClient {
+    fileprivate func open(_ name: String, _ flags: UInt32) -> Int32 { at(name) { Int32(truncatingIfNeeded: channel.open($0, flags: flags, mode: 0o666).result) } }
+
+    fileprivate func write(_ handle: Int32, _ bytes: [UInt8], at offset: Int64) -> Int64 {
+        unsafe bytes.withUnsafeBytes { unsafe channel.write(handle, from: $0.baseAddress!, count: $0.count, offset: offset) }
+    }
+
+    fileprivate func read(_ handle: Int32, _ count: Int, at offset: Int64) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0xEE, count: count)
+        let got = unsafe bytes.withUnsafeMutableBytes { unsafe channel.read(handle, into: $0.baseAddress!, count: count, offset: offset) }
+        return Array(bytes.prefix(Int(max(0, got))))
+    }
+
+    /// A descriptor of the file's memory, or a negated errno.
+    fileprivate func map(_ handle: Int32, flags: UInt32 = 3) -> Int32 {
+        let made = channel.map(handle, offset: 0, length: 1 << 20, flags: flags)
+        return Int32(truncatingIfNeeded: made.result < 0 ? made.result : session.takeMap(inode: made.info0))
     }
 }

@@ -10,29 +10,7 @@ import Wire
 
 /// What stands behind sockets and pipes of the volume, as the server keeps it, for clients that behave and for those that do not.
 @Suite(.serialized) struct MeetingTests {
-    private struct Client {
-        let session: Session
-        let channel: Channel
-
-        init(_ served: ServedVolume) throws {
-            session = try served.connect()
-            channel = try #require(session.acquire())
-        }
-
-        func at<R>(_ name: String, _ body: (Place) -> R) -> R { unsafe Array(name.utf8).withUnsafeBytes { unsafe body(Place(PathBytes($0))) } }
-        func make(_ name: String, _ mode: UInt32) -> Int64 { at(name) { channel.mknod($0, mode: mode, device: 0).result } }
-        func unlink(_ name: String) -> Int64 { at(name) { channel.unlink($0).result } }
-        /// The inode, once `access` has granted it.
-        func ask(_ name: String, _ mode: UInt32) -> UInt64 {
-            let answer = at(name) { channel.access($0, mode: mode, flags: 0) }
-            return answer.result == 0 ? answer.info0 : 0
-        }
-
-        func leave() {
-            session.release(channel)
-            session.disconnect()
-        }
-    }
+    private typealias Client = OneChannelClient
 
     private func pathOnly(_ path: String) -> Int32 { unsafe path.withCString { Int32(unsafe dashfs_sys_open($0, 0o10000000 | O_CLOEXEC, 0)) } }
 
@@ -132,5 +110,15 @@ import Wire
             served.stop()
             served.expectNothingLeft()
         }
+    }
+}
+
+extension OneChannelClient {
+    fileprivate func make(_ name: String, _ mode: UInt32) -> Int64 { at(name) { channel.mknod($0, mode: mode, device: 0).result } }
+
+    /// The inode, once `access` has granted it.
+    fileprivate func ask(_ name: String, _ mode: UInt32) -> UInt64 {
+        let answer = at(name) { channel.access($0, mode: mode, flags: 0) }
+        return answer.result == 0 ? answer.info0 : 0
     }
 }
